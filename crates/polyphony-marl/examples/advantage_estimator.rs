@@ -13,8 +13,8 @@ use polyphony_episode::{Metric, MetricKey, Task};
 use polyphony_marl::{
     Agent, AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ConfigError,
     Credit, EnvironmentSpec, JointMode, Learners, LongPrompts, MarlError, PolicyLoss, Progress,
-    Rollout, RolloutWeights, SamplingPlan, StepContext, TrainingConfig, Updates, credits,
-    role_returns, start_tasks, train_step,
+    Rollout, SamplingPlan, StepContext, TrainingConfig, Updates, credits, role_returns,
+    start_tasks, train_step,
 };
 use polyphony_model::{ModelError, Sampling, TensorSpec};
 use polyphony_test_support::{games::Complement, team};
@@ -162,7 +162,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         steps: 60,
         sampling: Sampling::default(),
         max_new_tokens: 1,
-        rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         updates: Updates {
             // Right for the tiny model; a real one needs about 1e-5.

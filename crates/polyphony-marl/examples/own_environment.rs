@@ -19,8 +19,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings, EnvironmentSpec, LongPrompts, Magrpo, RolloutWeights, TextCodec,
-    TrainingConfig, Updates, start_tasks, train_step,
+    Agent, AlgorithmSettings, EnvironmentSpec, LongPrompts, Magrpo, TextCodec, TrainingConfig,
+    Updates, start_tasks, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling};
 
@@ -141,7 +141,6 @@ fn config() -> TrainingConfig {
         steps: STEPS,
         sampling: Sampling::default(),
         max_new_tokens: 6,
-        rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         updates: Updates {
             // Right for the tiny model; a real one needs about 1e-5.

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use burn::tensor::Tensor;
 use polyphony_episode::{Environment, Metric};
-use polyphony_model::{LoraConfig, ModelConfig, ModelError, TensorSpec};
+use polyphony_model::{LoraConfig, ModelConfig, ModelError, Precision, TensorSpec};
 
 use crate::{
     MarlError,
@@ -166,6 +166,8 @@ pub struct AgentSpec {
     pub model: ModelConfig,
     /// Its LoRA configuration; `None` if all its weights are trained.
     pub lora: Option<LoraConfig>,
+    /// The precision of its products.
+    pub precision: Precision,
     /// The number of roles that it plays.
     pub roles: usize,
     /// Whether an earlier agent of the team starts from the same model on the same device. Both then start

@@ -18,8 +18,6 @@ pub struct TrainingConfig {
     pub sampling: Sampling,
     /// The maximum number of tokens of a response.
     pub max_new_tokens: usize,
-    /// The number format of the weights while responses are sampled.
-    pub rollout_weights: RolloutWeights,
     /// What happens to prompts that do not fit.
     pub long_prompts: LongPrompts,
     /// How weights are updated.
@@ -33,7 +31,6 @@ impl Default for TrainingConfig {
             steps: 1,
             sampling: Sampling::default(),
             max_new_tokens: 128,
-            rollout_weights: RolloutWeights::default(),
             long_prompts: LongPrompts::default(),
             updates: Updates::default(),
         }
@@ -70,17 +67,6 @@ pub enum LongPrompts {
     Fail,
     /// The task is left out or the episode ends there, which is logged and counted.
     Skip,
-}
-
-/// The number format of the weights while responses are sampled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RolloutWeights {
-    /// 32-bit floats: the very weights that are trained.
-    #[default]
-    Full,
-    /// A copy in bfloat16: faster, but slightly different from the policy in training. It is an error on devices
-    /// that do not compute with bfloat16.
-    Bf16,
 }
 
 /// How the learning rate changes after the warm-up.

@@ -4,12 +4,12 @@
 //! A [`Protocol`] decides whether agents answer independently, as they do in training, or read one another's
 //! answers first.
 
-use std::{borrow::Cow, ops::Range};
+use std::ops::Range;
 
 use polyphony_episode::{
     Environment, JointAction, Next, Observation, Response, Reward, Task, Turn,
 };
-use polyphony_model::{LanguageModel, PromptGroup};
+use polyphony_model::PromptGroup;
 
 use crate::{
     MarlError,
@@ -17,7 +17,7 @@ use crate::{
     checks::{check_observations, check_reward},
     config::TrainingConfig,
     protocol::{Order, Protocol, RoundPrompt},
-    rollout::{answer, sampling_models},
+    rollout::answer,
     stream::{EVALUATION_STEP, StreamId, to_stream_key_field},
     tasks::{Batch, BatchTask},
     threads::on_threads,
@@ -84,7 +84,6 @@ pub fn play_episodes(
 ) -> Result<Episodes, MarlError> {
     let player = EpisodePlayer {
         agents,
-        models: sampling_models(agents, config.rollout_weights)?,
         environment,
         protocol,
         config,
@@ -116,8 +115,6 @@ pub fn play_episodes(
 /// Everything that all episodes need.
 struct EpisodePlayer<'a> {
     agents: &'a [Agent],
-    /// The model that each agent samples with.
-    models: Vec<Cow<'a, LanguageModel>>,
     environment: &'a dyn Environment,
     protocol: &'a Protocol,
     config: &'a TrainingConfig,
@@ -286,7 +283,7 @@ impl EpisodePlayer<'_> {
             if groups.is_empty() {
                 continue;
             }
-            let samples = answer(agent, &self.models[index], &groups, self.config, on_tokens)?;
+            let samples = answer(agent, &groups, self.config, on_tokens)?;
             // The samples have the order of the prompts: all episodes of one role, then those of the next.
             let responses = samples.into_iter().flatten().map(|sample| sample.response);
             for (index, response) in responses.enumerate() {

@@ -16,7 +16,7 @@ use crate::{
     MarlError,
     agent::{Agent, TextCodec},
     algorithm::{Algorithm, AlgorithmSettings, EnvironmentSpec},
-    config::{LongPrompts, RolloutWeights, TrainingConfig, Updates},
+    config::{LongPrompts, TrainingConfig, Updates},
     rollout::{Rollout, rollout},
     tasks::start_tasks,
     tree::{JointMode, SamplingPlan},
@@ -248,7 +248,6 @@ pub(crate) fn training(max_new_tokens: usize) -> TrainingConfig {
         steps: 10,
         sampling: Sampling::default(),
         max_new_tokens,
-        rollout_weights: RolloutWeights::Full,
         long_prompts: LongPrompts::Fail,
         updates: Updates::default(),
     }

@@ -57,7 +57,7 @@ pub use algorithm::{
     AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputeDevice,
     EnvironmentSpec, MemoryNeed, Progress, StepContext,
 };
-pub use config::{ConfigError, LongPrompts, LrSchedule, RolloutWeights, TrainingConfig, Updates};
+pub use config::{ConfigError, LongPrompts, LrSchedule, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
 pub use learners::Learners;

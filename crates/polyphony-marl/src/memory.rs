@@ -1,6 +1,6 @@
 //! The memory that updates need, independent of the algorithm.
 
-use polyphony_model::AttentionScores;
+use polyphony_model::{AttentionScores, Precision};
 
 use crate::{
     algorithm::{AgentSpec, AlgorithmMemory, ComputeDevice, MemoryNeed},
@@ -36,7 +36,8 @@ impl AgentSpec {
         let activations = self.longest_history_tokens.map_or(0, |history| {
             let tokens = history + samples * config.max_new_tokens;
             let activations = config.updates.activations;
-            self.model.activation_bytes(tokens, activations, scores)
+            self.model
+                .activation_bytes(tokens, activations, scores, self.precision)
         });
         AlgorithmMemory {
             lasting: vec![MemoryNeed::new("optimizer", 2 * parameters * FLOAT_BYTES)],
@@ -53,7 +54,17 @@ impl AgentSpec {
     pub fn reference_bytes(&self) -> u64 {
         match (&self.lora, self.shares_initial_weights) {
             (Some(_), _) | (None, true) => 0,
-            (None, false) => self.model.weight_count() * FLOAT_BYTES,
+            (None, false) => self.model.weight_count() * FLOAT_BYTES + self.packed_bytes(),
+        }
+    }
+
+    /// The bytes of the copy of a model's weights from which the products of the CPU read in bfloat16.
+    pub fn packed_bytes(&self) -> u64 {
+        match (self.precision, self.device) {
+            (Precision::Bf16, ComputeDevice::Cpu) => {
+                self.model.weight_count() * self.precision.bytes()
+            }
+            _ => 0,
         }
     }
 }

@@ -22,9 +22,9 @@ mod lines;
 mod open;
 mod stage;
 
+pub(crate) use self::level::answer;
 pub use self::lines::NodeLine;
 use self::stage::{PlayedNode, RolloutContext};
-pub(crate) use self::{level::answer, stage::sampling_models};
 
 /// The nodes of one rollout, and what was left out of it.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +126,6 @@ pub fn rollout(
     let step: u32 = to_stream_key_field("steps", step)?;
     let context = RolloutContext {
         agents,
-        models: sampling_models(agents, config.rollout_weights)?,
         environment,
         plan,
         config,

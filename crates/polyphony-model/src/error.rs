@@ -269,11 +269,21 @@ pub enum ModelError {
     )]
     LogitsNotFinite,
 
-    /// A device cannot compute with 16-bit brain floats.
-    #[error("{device} does not compute with bf16 weights: sample with full-precision weights")]
+    /// A device cannot compute with bfloat16.
+    #[error("{device} does not compute with bfloat16: use the precision F32")]
     NoBf16 {
         /// The device.
         device: String,
+    },
+
+    /// The processor lacks the instructions for products in bfloat16.
+    #[error(
+        "the precision Bf16 needs a processor with AVX512-BF16, but this one has {vector_unit}: \
+         use the precision F32"
+    )]
+    NoBf16OnCpu {
+        /// The widest vector instructions of the processor.
+        vector_unit: &'static str,
     },
 
     /// New adapters cannot be added to a model that already has adapters.

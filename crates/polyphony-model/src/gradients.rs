@@ -8,7 +8,7 @@ use burn::{
 };
 use rayon::prelude::*;
 
-use crate::kernels::{host, values};
+use crate::kernels::{floats, host};
 
 /// One flat gradient per weight, in the order in which the model's weights are visited; `None` for a
 /// weight that is frozen or that the loss does not depend on.
@@ -127,7 +127,7 @@ fn sum_of_squares(gradient: &Tensor<1>) -> f64 {
     let Some(host) = host(gradient) else {
         return gradient.clone().square().sum().into_scalar::<f32>().into();
     };
-    let chunks = values(&host).par_chunks(CHUNK);
+    let chunks = floats(&host).par_chunks(CHUNK);
     let sums = chunks.map(|chunk| chunk.iter().map(|&value| f64::from(value).powi(2)).sum());
     sums.collect::<Vec<f64>>().into_iter().sum()
 }

@@ -4,16 +4,17 @@ use std::{collections::HashMap, path::Path};
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{DType, Device, Gradients, Tensor, TensorData},
+    tensor::{Device, Gradients, Tensor, TensorData},
 };
 
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    Adapter, LoraConfig, ModelAssets, ModelConfig, ModelError, ModelFiles, TensorSpec,
+    Adapter, LoraConfig, ModelAssets, ModelConfig, ModelError, ModelFiles, Precision, TensorSpec,
     WeightGradients,
     files::{adapter::factor_names, save_adapter},
+    kernels::Weight,
     network::{
         Attention, Decoder, LayerInputs, LoraAdapter, WeightReader, named_weights, rope::Rotations,
     },
@@ -30,6 +31,7 @@ pub struct LanguageModel {
     config: ModelConfig,
     network: Decoder,
     lora: Option<LoraConfig>,
+    precision: Precision,
 }
 
 impl LanguageModel {
@@ -45,6 +47,7 @@ impl LanguageModel {
             config: files.config.clone(),
             network,
             lora: None,
+            precision: Precision::F32,
         };
         match &files.adapter {
             Some(adapter) => model.with_adapter(adapter, device),
@@ -127,8 +130,10 @@ impl LanguageModel {
         for (_, _, linear) in network.projections() {
             linear.merge();
         }
+        let mut network = network.unfreeze();
+        network.prepare(self.precision);
         Self {
-            network: network.unfreeze(),
+            network,
             lora: None,
             ..self
         }
@@ -144,36 +149,20 @@ impl LanguageModel {
         self.network.device()
     }
 
-    /// The number type of the weights.
-    pub(crate) fn dtype(&self) -> DType {
-        self.network.head().dtype()
-    }
-
-    /// A copy for sampling, with weights rounded to bf16 and adapters merged into them. Decoding reads all
-    /// weights in every pass, so half the bytes take half the time.
+    /// The same model with products of the given precision.
     ///
     /// # Errors
-    /// If the device does not compute with bf16.
-    pub fn to_bf16(&self) -> Result<Self, ModelError> {
-        struct Round;
-        impl ModuleMapper for Round {
-            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                param.map(|weight| weight.cast(DType::BF16))
-            }
-        }
-        check_bf16(&self.device())?;
-        let mut network = self.network.clone();
-        for (_, _, linear) in network.projections() {
-            // Rounding each projection before the next one is merged avoids a second whole model in
-            // 32-bit floats.
-            linear.merge();
-            *linear = linear.clone().map(&mut Round);
-        }
-        Ok(Self {
-            network: network.map(&mut Round),
-            lora: None,
-            ..self.clone()
-        })
+    /// If the device does not compute with this precision; the error says what is missing.
+    pub fn with_precision(mut self, precision: Precision) -> Result<Self, ModelError> {
+        precision.check(&self.device())?;
+        self.precision = precision;
+        self.network.prepare(precision);
+        Ok(self)
+    }
+
+    /// The precision of its products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// A view of the same weights whose operations are recorded for differentiation. It shares
@@ -215,6 +204,14 @@ impl LanguageModel {
         let placeholder = Decoder::placeholder(&self.device());
         let network = std::mem::replace(&mut self.network, placeholder);
         self.network = network.map(mapper);
+        self.prepare();
+    }
+
+    /// Prepares the weights that products read in another form than their own. Adapters have only one form.
+    fn prepare(&mut self) {
+        if self.lora.is_none() {
+            self.network.prepare(self.precision);
+        }
     }
 
     /// All weights, each flat, under their Hugging Face names.
@@ -283,6 +280,7 @@ impl LanguageModel {
             return Err(error);
         }
         self.network = network;
+        self.prepare();
         Ok(())
     }
 
@@ -364,14 +362,14 @@ impl LanguageModel {
 
     /// The gradients of an objective with respect to the trainable weights, from the inputs that
     /// [`LanguageModel::layer_inputs`] stored. `objective` receives hidden states, `[T, D]`, and the
-    /// head's weight, `[V, D]`.
+    /// head, `[V, D]`.
     pub(crate) fn gradients(
         &self,
         ids: &[u32],
         positions: &[usize],
         inputs: LayerInputs,
         attention: &mut impl Attention,
-        objective: impl FnOnce(Tensor<2>, Tensor<2>) -> Tensor<1>,
+        objective: impl FnOnce(Tensor<2>, &Weight) -> Tensor<1>,
     ) -> WeightGradients {
         let ids = token_tensor(ids, &self.device());
         let rotations = self.rotations(positions);
@@ -380,11 +378,11 @@ impl LanguageModel {
     }
 
     fn rotations(&self, positions: &[usize]) -> Rotations {
-        Rotations::new(positions, &self.config, (&self.device(), self.dtype()))
+        Rotations::new(positions, &self.config, &self.device())
     }
 
-    /// The output head's weight, `[V, D]`.
-    pub(crate) fn head(&self) -> Tensor<2> {
+    /// The output head, `[V, D]`.
+    pub(crate) fn head(&self) -> Weight {
         self.network.head()
     }
 
@@ -396,19 +394,6 @@ impl LanguageModel {
             None => Ok(()),
         }
     }
-}
-
-/// Checks that a device computes with bf16 weights.
-///
-/// # Errors
-/// If it does not; the error names the device.
-pub fn check_bf16(device: &Device) -> Result<(), ModelError> {
-    if device.supports_dtype(DType::BF16) {
-        return Ok(());
-    }
-    Err(ModelError::NoBf16 {
-        device: format!("{device:?}"),
-    })
 }
 
 /// PEFT's name for a weight of the network; `None` if the weight is not an adapter's factor.

@@ -52,6 +52,7 @@ mod kernels;
 mod language_model;
 mod lora;
 mod network;
+mod precision;
 mod scoring;
 mod transfer;
 
@@ -67,8 +68,9 @@ pub use generation::{
     Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,
 };
 pub use gradients::WeightGradients;
-pub use language_model::{LanguageModel, check_bf16};
+pub use language_model::LanguageModel;
 pub use lora::{LoraConfig, Projection};
+pub use precision::Precision;
 pub use scoring::{
     Activations, PackedGroup, ScoredGroup, last_hidden_state, score_group, sequence_logits,
     sequence_logprobs,

@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_recipe_of_another_program_may_have_more_or_fewer_settings() {
-        let setting = "    rollout_weights: Full,\n";
+        let setting = "    precision: F32,\n";
         let [more, less] = ["    weather: Fine(wind: 3),\n", ""]
             .map(|replacement| fixture::TLDR.replacen(setting, replacement, 1));
         for recipe in [more, less] {

@@ -8,9 +8,8 @@ use std::{collections::BTreeMap, fmt::Write as _, num::Saturating, ops::Range};
 use anyhow::{Result, bail};
 use polyphony_marl::{
     AgentSpec, AlgorithmMemory, AlgorithmSettings, ComputeDevice, EnvironmentSpec, MemoryNeed,
-    RolloutWeights,
 };
-use polyphony_model::{Activations, ModelConfig};
+use polyphony_model::{Activations, ModelConfig, Precision};
 use sysinfo::{ProcessesToUpdate, System};
 
 use crate::{
@@ -28,6 +27,7 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) config: ModelConfig,
     pub(crate) device: DeviceChoice,
+    pub(crate) precision: Precision,
     /// The indices of the roles that the agent plays.
     pub(crate) roles: Range<usize>,
     /// Whether an earlier agent starts from the same model on the same device.
@@ -143,6 +143,7 @@ impl Plan<'_> {
             index,
             model: config.clone(),
             lora,
+            precision: member.precision,
             roles: member.roles.len(),
             shares_initial_weights: member.shares_initial_weights,
             longest_history_tokens: member
@@ -158,29 +159,26 @@ impl Plan<'_> {
         let training = self.recipe.training_config();
         let AlgorithmMemory { lasting, temporary } = self.algorithm.memory(&plan, &training);
         let weights = MemoryNeed::new("weights", weights * F32_BYTES);
+        let packed = match plan.lora.is_some() && member.shares_initial_weights {
+            true => 0,
+            false => plan.packed_bytes(),
+        };
+        let packed = MemoryNeed::new("bfloat16 weights", packed);
         Needs {
-            lasting: std::iter::once(weights).chain(lasting).collect(),
+            lasting: [weights, packed].into_iter().chain(lasting).collect(),
             updating: temporary,
             sampling: self.sampling(member),
         }
     }
 
-    /// What an agent needs while it samples: keys and values, and with `rollout_weights: Bf16` a copy of the weights
-    /// in bfloat16.
+    /// What an agent needs while it samples: keys and values.
     fn sampling(&self, member: &Member) -> Vec<MemoryNeed> {
-        let (bf16_weights, bytes_per_number) = match self.recipe.rollout_weights {
-            RolloutWeights::Full => (0, F32_BYTES),
-            RolloutWeights::Bf16 => (member.config.weight_count() * F32_BYTES / 2, F32_BYTES / 2),
-        };
         let cache = member.longest_prompt_tokens.map_or(0, |prompt| {
             self.cached_tokens(member, prompt)
                 .saturating_mul(member.config.cached_numbers_per_token())
-                .saturating_mul(bytes_per_number)
+                .saturating_mul(member.precision.bytes())
         });
-        vec![
-            MemoryNeed::new("keys and values", cache),
-            MemoryNeed::new("bfloat16 weights", bf16_weights),
-        ]
+        vec![MemoryNeed::new("keys and values", cache)]
     }
 
     /// The number of tokens of prompts and responses that are in memory together: in a training step or in a
@@ -325,6 +323,7 @@ mod tests {
             name: name.to_owned(),
             config: config.clone(),
             device: DeviceChoice::Cpu,
+            precision: Precision::F32,
             roles: if name == "a" { 0..1 } else { 1..2 },
             shares_initial_weights: name == "b",
             longest_prompt_tokens: Some(100),
@@ -406,12 +405,12 @@ mod tests {
             let needs = plan(&recipe).sampling(&first);
             assert_eq!(sum(&needs), token * tokens, "{changes:?}");
         }
-        let recipe = Recipe {
-            rollout_weights: RolloutWeights::Bf16,
-            ..fixture::recipe(&["evaluation.tasks=1"])
+        let recipe = fixture::recipe(&["evaluation.tasks=1"]);
+        let rounded = Member {
+            precision: Precision::Bf16,
+            ..first
         };
-        let with_bf16 = sum(&plan(&recipe).sampling(&first));
-        assert_eq!(with_bf16, token * group / 2 + 2 * config.weight_count());
+        assert_eq!(sum(&plan(&recipe).sampling(&rounded)), token * group / 2);
     }
 
     /// The conversations are those of a tree in which all tokens differ. It has three turns with two joint

@@ -46,7 +46,7 @@ impl Prepared {
         );
         let held_out = held_out_tasks(registry, recipe, environment.as_ref())?;
         let models = Models::open(recipe, environment.as_ref(), observer)?;
-        let mut members = models.members(environment.roles().len());
+        let mut members = models.members(recipe, environment.roles().len())?;
         let plan = memory::Plan {
             recipe,
             spec: EnvironmentSpec::of(environment.as_ref()),

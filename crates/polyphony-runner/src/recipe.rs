@@ -7,12 +7,14 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use polyphony_marl::{AlgorithmSettings, LongPrompts, RolloutWeights, TrainingConfig, Updates};
+use polyphony_marl::{AlgorithmSettings, LongPrompts, TrainingConfig, Updates};
 use polyphony_model::{LoraConfig, Projection, Sampling};
 use polyphony_report::ron_options;
 use serde::{Deserialize, Serialize};
 
-use crate::{choice::Choice, device::Devices, explain, registry::Registry};
+use crate::{
+    choice::Choice, device::Devices, explain, precision::PrecisionChoice, registry::Registry,
+};
 
 mod overrides;
 mod validate;
@@ -39,9 +41,10 @@ pub struct Recipe {
     pub sampling: Sampling,
     /// The longest response, in tokens.
     pub max_new_tokens: usize,
-    /// The number format of the weights while responses are sampled.
-    #[serde(default)]
-    pub rollout_weights: RolloutWeights,
+    /// The precision of all models, in rollout and in training. Older programs could only choose that of the
+    /// rollout.
+    #[serde(default, alias = "rollout_weights")]
+    pub precision: PrecisionChoice,
     /// What to do with prompts that do not fit into the model's context.
     #[serde(default)]
     pub long_prompts: LongPrompts,
@@ -306,6 +309,17 @@ impl Recipe {
         })
     }
 
+    /// The recipe with the precision that `Auto` chooses on this machine.
+    ///
+    /// # Errors
+    /// If a device cannot be opened.
+    pub(crate) fn with_resolved_precision(&self) -> Result<Self> {
+        Ok(Self {
+            precision: self.precision.resolved(&self.devices)?,
+            ..self.clone()
+        })
+    }
+
     /// The part of the recipe that an algorithm and a rollout need.
     pub fn training_config(&self) -> TrainingConfig {
         TrainingConfig {
@@ -313,7 +327,6 @@ impl Recipe {
             steps: self.steps,
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_new_tokens,
-            rollout_weights: self.rollout_weights,
             long_prompts: self.long_prompts,
             updates: self.updates.clone(),
         }

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use polyphony_episode::{Environment, Role, SHARED_AGENT};
-use polyphony_marl::{Agent, RolloutWeights, TextCodec};
-use polyphony_model::{LanguageModel, ModelAssets, ModelFiles, check_bf16};
+use polyphony_marl::{Agent, TextCodec};
+use polyphony_model::{LanguageModel, ModelAssets, ModelFiles};
 use polyphony_report::{remove_unfinished, save_trained_steps, unfinished};
 
 use crate::{
@@ -104,14 +104,15 @@ impl Models {
     }
 
     /// The agents as the memory estimate needs them, before prompts are known.
-    pub(crate) fn members(&self, roles: usize) -> Vec<Member> {
+    pub(crate) fn members(&self, recipe: &Recipe, roles: usize) -> Result<Vec<Member>> {
         let member = |(index, agent): (usize, &NamedAgent)| {
             let base = &self.base_models[agent.base];
             let earlier_agents = &self.agents[..index];
-            Member {
+            Ok(Member {
                 name: agent.name.clone(),
                 config: base.files.config.clone(),
                 device: base.device,
+                precision: recipe.precision.on(base.device)?,
                 roles: match self.agents.len() {
                     1 => 0..roles,
                     _ => index..index + 1,
@@ -120,7 +121,7 @@ impl Models {
                     .iter()
                     .any(|earlier| earlier.base == agent.base),
                 longest_prompt_tokens: None,
-            }
+            })
         };
         self.agents.iter().enumerate().map(member).collect()
     }
@@ -135,9 +136,8 @@ impl Models {
         let mut base_models = Vec::new();
         for base in self.base_models {
             let device = base.device.open()?;
-            if recipe.rollout_weights == RolloutWeights::Bf16 {
-                check_bf16(&device).context("checking `rollout_weights`")?;
-            }
+            let precision = recipe.precision.on(base.device)?;
+            precision.check(&device).context("checking `precision`")?;
             let path = base.path;
             let mut loaded = LoadedModel::read(base.files, &device)
                 .with_context(|| format!("loading the model {}", path.display()))?;
@@ -148,6 +148,7 @@ impl Models {
                 (Some(_), Some(warning)) => log::warn!("{warning}"),
                 (Some(_), None) => {}
             }
+            loaded.model = loaded.model.with_precision(precision)?;
             base_models.push((path, loaded));
         }
         let mut team = Team {

@@ -75,6 +75,7 @@ pub fn train(
     stop: &Stop,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
+    let recipe = &recipe.with_resolved_precision()?;
     let algorithm = registry.read_algorithm(&recipe.algorithm)?.settings;
     recipe.validate_for_training(algorithm.as_ref())?;
     if let Some(path) = run_dir {

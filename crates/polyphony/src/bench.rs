@@ -15,7 +15,7 @@ use polyphony_marl::{
     Agent, AlgorithmSettings, EnvironmentSpec, Magrpo, Progress, Step, TextCodec, TrainingConfig,
     Updates, start_tasks, train_step,
 };
-use polyphony_model::{Activations, LanguageModel, ModelFiles, Sampling};
+use polyphony_model::{Activations, LanguageModel, ModelFiles, Precision, Sampling};
 use polyphony_runner::peak_memory_mib;
 use serde::Serialize;
 
@@ -117,12 +117,12 @@ impl Environment for LengthRatio {
 /// gradient step, so that the times would not be those of the whole workload.
 pub(crate) fn bench(
     files: ModelFiles,
-    device: &Device,
+    (device, precision): (&Device, Precision),
     workload: Workload,
     on_step: &mut dyn FnMut(usize),
 ) -> Result<Measurements> {
     let environment = LengthRatio::new();
-    let mut agents = agents(files, device, &environment)?;
+    let mut agents = agents(files, (device, precision), &environment)?;
     let settings = Magrpo {
         samples: workload.samples,
         ..Magrpo::default()
@@ -164,8 +164,12 @@ pub(crate) fn bench(
 }
 
 /// Two copies of the model. Without stop tokens every response has the full length.
-fn agents(files: ModelFiles, device: &Device, environment: &LengthRatio) -> Result<Vec<Agent>> {
-    let model = LanguageModel::load(&files, device)?;
+fn agents(
+    files: ModelFiles,
+    (device, precision): (&Device, Precision),
+    environment: &LengthRatio,
+) -> Result<Vec<Agent>> {
+    let model = LanguageModel::load(&files, device)?.with_precision(precision)?;
     let codec = Arc::new(TextCodec {
         tokenizer: files.tokenizer.context("the model has no tokenizer")?,
         template: files.template,

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use polyphony_episode::Task;
 use polyphony_model::{LanguageModel, ModelFiles};
-use polyphony_runner::{Choice, DeviceChoice, Registry, Trained, resolve_model};
+use polyphony_runner::{Choice, DeviceChoice, PrecisionChoice, Registry, Trained, resolve_model};
 
 use crate::{display::Display, summary, terminal};
 
@@ -27,13 +27,19 @@ pub(crate) mod train;
 pub(crate) mod watch;
 
 /// Opens and loads a model by name or path.
-fn load(model: &str, device: DeviceChoice) -> Result<(ModelFiles, LanguageModel)> {
+fn load(
+    model: &str,
+    device: DeviceChoice,
+    precision: PrecisionChoice,
+) -> Result<(ModelFiles, LanguageModel)> {
     let path = resolve_model(model, &mut Display::default())?;
     let context = || format!("loading the model {}", path.display());
     let files = ModelFiles::open(&path).with_context(context)?;
+    let precision = precision.on(device)?;
     let model = LanguageModel::load(&files, &device.open()?).with_context(context)?;
     // Merged adapters give the same answers faster.
-    Ok((files, model.merged()))
+    let model = model.merged().with_precision(precision);
+    Ok((files, model.with_context(context)?))
 }
 
 /// Loads the tasks in the file of `--tasks`.

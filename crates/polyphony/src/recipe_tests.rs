@@ -259,10 +259,6 @@ fn values_out_of_range_name_their_path_and_the_range() {
             "`fine_tuning.rank` is 0, but must be at least 1",
         ),
         ("team=Copies(\"\")", "`team` holds an empty name"),
-        (
-            "rollout_weights=Bf16",
-            "`rollout_weights` is Bf16, but must be Full on the CPU",
-        ),
     ];
     for (change, expected) in rows {
         let message = load(&[change]).unwrap_err();

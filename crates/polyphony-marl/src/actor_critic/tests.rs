@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use polyphony_episode::{Environment, Task};
-use polyphony_model::{Activations, LoraConfig, StreamKey};
+use polyphony_model::{Activations, LoraConfig, Precision, StreamKey};
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -551,6 +551,7 @@ fn memory_holds_the_critic() {
         index: 0,
         model: tiny_model().config().clone(),
         lora: None,
+        precision: Precision::F32,
         roles: 1,
         shares_initial_weights: false,
         longest_history_tokens: None,

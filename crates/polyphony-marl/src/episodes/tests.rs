@@ -85,7 +85,6 @@ fn the_protocol_decides_what_agents_read_of_one_another() {
     let exchanges = |protocol: Protocol| {
         let player = EpisodePlayer {
             agents: &agents,
-            models: sampling_models(&agents, config.rollout_weights).unwrap(),
             environment: &game,
             protocol: &protocol,
             config: &config,

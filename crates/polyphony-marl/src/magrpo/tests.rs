@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use polyphony_episode::{Environment, Task};
-use polyphony_model::LoraConfig;
+use polyphony_model::{LoraConfig, Precision};
 
 use super::*;
 use crate::{
@@ -438,6 +438,7 @@ fn memory_follows_from_model_and_settings() {
         index: 0,
         model: tiny_model().config().clone(),
         lora: None,
+        precision: Precision::F32,
         roles: 1,
         shares_initial_weights: false,
         longest_history_tokens: Some(100),

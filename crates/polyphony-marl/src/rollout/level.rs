@@ -2,7 +2,7 @@
 //! are scored at once.
 
 use polyphony_episode::{FinishReason, Next, Observation, Response};
-use polyphony_model::{Finish, Generation, GenerationConfig, LanguageModel, PromptGroup, generate};
+use polyphony_model::{Finish, Generation, GenerationConfig, PromptGroup, generate};
 
 use super::stage::{OpenNode, PlayedNode, RolloutContext};
 use crate::{
@@ -47,8 +47,7 @@ impl RolloutContext<'_> {
             });
             let groups = groups.collect::<Result<Vec<_>, MarlError>>()?;
             // All roles that an agent plays are sampled in one batch, one role after the other.
-            let model = &self.models[index];
-            let samples = answer(agent, model, &groups, self.config, on_tokens)?;
+            let samples = answer(agent, &groups, self.config, on_tokens)?;
             let mut samples = samples.into_iter();
             for _ in agent_roles() {
                 by_role.push(samples.by_ref().take(open.len()).collect());
@@ -148,7 +147,6 @@ fn with_groups<'a>(
 /// Samples one agent's responses to all its prompts, in one batch.
 pub(crate) fn answer(
     agent: &Agent,
-    model: &LanguageModel,
     groups: &[PromptGroup<'_>],
     config: &TrainingConfig,
     on_tokens: &mut dyn FnMut(usize),
@@ -158,7 +156,7 @@ pub(crate) fn answer(
         max_new_tokens: config.max_new_tokens,
         stop_tokens: agent.codec.stop_tokens.clone(),
     };
-    let generations = generate(model, groups, &generation, on_tokens)?;
+    let generations = generate(&agent.model, groups, &generation, on_tokens)?;
     let samples = |group: Vec<Generation>| {
         let generations = group.into_iter();
         generations

@@ -1,22 +1,16 @@
 //! The context of a rollout, and its nodes while it is played.
 
-use std::borrow::Cow;
-
 use polyphony_episode::{Environment, Observation, Task, Turn};
-use polyphony_model::LanguageModel;
 
 use crate::{
-    MarlError,
     agent::Agent,
-    config::{RolloutWeights, TrainingConfig},
+    config::TrainingConfig,
     tree::{History, Node, SamplingPlan},
 };
 
 /// Everything that all turns of a rollout need.
 pub(super) struct RolloutContext<'a> {
     pub(super) agents: &'a [Agent],
-    /// The model that each agent samples with.
-    pub(super) models: Vec<Cow<'a, LanguageModel>>,
     pub(super) environment: &'a dyn Environment,
     pub(super) plan: &'a SamplingPlan,
     pub(super) config: &'a TrainingConfig,
@@ -47,18 +41,4 @@ pub(super) struct PlayedNode<'a> {
     pub(super) node: Node,
     /// The next observations after each joint action, if the episode continues.
     pub(super) next: Vec<Option<Vec<Observation>>>,
-}
-
-/// The model that each agent samples with.
-pub(crate) fn sampling_models<'a>(
-    agents: &'a [Agent],
-    weights: RolloutWeights,
-) -> Result<Vec<Cow<'a, LanguageModel>>, MarlError> {
-    let model = |agent: &'a Agent| {
-        Ok(match weights {
-            RolloutWeights::Full => Cow::Borrowed(&agent.model),
-            RolloutWeights::Bf16 => Cow::Owned(agent.model.to_bf16()?),
-        })
-    };
-    agents.iter().map(model).collect()
 }

@@ -7,7 +7,7 @@ use std::{num::Saturating, ops::Add as _};
 
 use super::{LayerTensor, ModelConfig};
 use crate::lora::LoraConfig;
-use crate::{Activations, kernels::CHUNK_LOGITS};
+use crate::{Activations, Precision, kernels::CHUNK_LOGITS};
 
 /// Bytes of a 32-bit float.
 const F32_BYTES: u64 = 4;
@@ -84,6 +84,7 @@ impl ModelConfig {
         tokens: usize,
         activations: Activations,
         scores: AttentionScores,
+        precision: Precision,
     ) -> u64 {
         // With experts, each token runs through some of them, and its input is gathered for each.
         let (inner, gathered) = match self.parts.experts {
@@ -98,20 +99,23 @@ impl ModelConfig {
             AttentionScores::Recomputed => count(0),
             AttentionScores::Stored => count(2) * count(self.heads) * tokens,
         };
-        // Hidden states before and after each norm and sum; queries, rotated queries and attention
-        // outputs; keys and values, before and after rotation; gate, up projection and their product.
-        let layer = count(6) * d
+        // Hidden states before each norm and after each sum, which are 32-bit floats in every precision.
+        let norms_after = count(if self.parts.norms_after { 2 } else { 0 });
+        let hidden = (count(4) + norms_after) * d * Saturating(F32_BYTES);
+        // Normalized hidden states; queries, rotated queries and attention outputs; keys and values, before and
+        // after rotation; gate, up projection and their product.
+        let narrow = count(2) * d
             + count(3) * count(self.query_width())
             + count(4) * count(self.key_width())
             + count(3) * inner
             + gathered
-            + count(if self.parts.norms_after { 2 } else { 0 }) * d
             + pairs;
+        let layer = hidden + narrow * Saturating(precision.bytes());
         let per_token = match activations {
             Activations::Keep => layers * layer,
-            Activations::Recompute => layers * d + layer,
+            Activations::Recompute => layers * d * Saturating(F32_BYTES) + layer,
         };
-        let all = tokens * per_token * Saturating(F32_BYTES) + Saturating(head_chunk());
+        let all = tokens * per_token + Saturating(head_chunk());
         all.0.min(MAX_COUNT)
     }
 }
@@ -140,7 +144,7 @@ mod tests {
     fn activations_grow_with_tokens_and_shrink_if_recomputed() {
         let config = tiny();
         let bytes = |tokens, activations, scores| {
-            config.activation_bytes(tokens, activations, scores) - head_chunk()
+            config.activation_bytes(tokens, activations, scores, Precision::F32) - head_chunk()
         };
         let bytes_of_100 = |activations, scores| bytes(100, activations, scores);
         let without_scores = bytes_of_100(Activations::Keep, AttentionScores::Recomputed);
@@ -158,7 +162,8 @@ mod tests {
     fn experts_and_norms_after_are_counted() {
         let bytes = |parts| {
             let config = ModelConfig { parts, ..tiny() };
-            config.activation_bytes(10, Activations::Keep, AttentionScores::Recomputed)
+            let scores = AttentionScores::Recomputed;
+            config.activation_bytes(10, Activations::Keep, scores, Precision::F32)
         };
         let (config, plain) = (tiny(), bytes(Parts::default()));
         let norms_after = Parts {
@@ -220,8 +225,11 @@ mod tests {
             assert_eq!(config.cached_numbers_per_token(), MAX_PER_TOKEN);
             for activations in [Activations::Keep, Activations::Recompute] {
                 for scores in [AttentionScores::Recomputed, AttentionScores::Stored] {
-                    let bytes = config.activation_bytes(usize::MAX, activations, scores);
-                    assert_eq!(bytes, MAX_COUNT);
+                    for precision in [Precision::F32, Precision::Bf16] {
+                        let bytes =
+                            config.activation_bytes(usize::MAX, activations, scores, precision);
+                        assert_eq!(bytes, MAX_COUNT);
+                    }
                 }
             }
         }

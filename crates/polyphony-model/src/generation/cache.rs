@@ -7,12 +7,15 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Int, Tensor, TensorData, activation::softmax};
+use burn::tensor::{DType, Int, Tensor, TensorData, activation::softmax};
+use half::bf16;
+use rayon::prelude::*;
 
 use crate::{
     LanguageModel,
     kernels::{
-        self, HostTensor, KvSpan, Packing, contiguous, decode_attention, host, packed_attention,
+        Bf16Unit, HostTensor, KvSpan, Number, PackedContext, PackedKv, Packing, Values, contiguous,
+        decode_attention, floats, host, packed_attention, values,
     },
     network::Attention,
 };
@@ -75,10 +78,74 @@ pub(crate) struct DecodeAttention<'a> {
     prompt_of: Vec<usize>,
     /// For each row the slot with its keys and values, in rising order.
     slot_of: Vec<usize>,
-    /// One pair per layer, each `[C, K, N, S]`: `C` slots, `N` tokens of the longest response.
-    slots: Vec<(Tensor<4>, Tensor<4>)>,
+    layers: Layers,
     /// Tokens already in the slots.
     filled: usize,
+}
+
+/// The keys and values of all layers.
+#[derive(Debug)]
+enum Layers {
+    /// One pair per layer, each `[C, K, N, S]`: `C` slots, `N` tokens of the longest response.
+    Tensors(Vec<(Tensor<4>, Tensor<4>)>),
+    /// Packed for the CPU's products in bfloat16.
+    Packed(Vec<PackedLayer>),
+}
+
+/// The keys and values of one layer.
+#[derive(Debug)]
+struct PackedLayer {
+    /// For each prompt, its key heads. Prompts that no row continues have none.
+    prompts: Vec<Vec<PackedKv>>,
+    /// For each slot, its key heads.
+    slots: Vec<Vec<PackedKv>>,
+}
+
+impl PackedLayer {
+    /// The prompts of a layer, and empty slots for responses of up to `longest` tokens; `None` unless the cache is
+    /// in host memory, in bfloat16.
+    fn new(
+        unit: Bf16Unit,
+        caches: &[PromptCache],
+        prompts: &[CachedPrompt],
+        (layer, prompt_of, longest): (usize, &[usize], usize),
+    ) -> Option<Self> {
+        let mut packed: Vec<Vec<PackedKv>> = prompts.iter().map(|_| Vec::new()).collect();
+        let mut sizes = (0, 0);
+        for &index in prompt_of {
+            if !packed[index].is_empty() {
+                continue;
+            }
+            let CachedPrompt { cache, path } = &prompts[index];
+            let (keys, cached_values) = &caches[*cache].layers[layer];
+            let [kv_heads, _, size] = keys.dims();
+            let (keys, cached_values) = (host(keys)?, host(cached_values)?);
+            let (Values::Bf16(keys), Values::Bf16(cached_values)) =
+                (values(&keys), values(&cached_values))
+            else {
+                return None;
+            };
+            packed[index] = (0..kv_heads)
+                .map(|head| {
+                    let start = head * (keys.len() / kv_heads);
+                    let gather = |values: &[bf16]| {
+                        let ranges = path.iter().flat_map(|range| {
+                            &values[start + range.start * size..start + range.end * size]
+                        });
+                        ranges.copied().collect::<Vec<_>>()
+                    };
+                    PackedKv::of_prompt(unit, &gather(keys), &gather(cached_values), size)
+                })
+                .collect();
+            sizes = (kv_heads, size);
+        }
+        let (kv_heads, size) = sizes;
+        let slot = || (0..kv_heads).map(|_| PackedKv::with_capacity(unit, longest, size));
+        Some(Self {
+            prompts: packed,
+            slots: prompt_of.iter().map(|_| slot().collect()).collect(),
+        })
+    }
 }
 
 impl<'a> DecodeAttention<'a> {
@@ -90,15 +157,27 @@ impl<'a> DecodeAttention<'a> {
         model: &LanguageModel,
     ) -> Self {
         let config = model.config();
-        let shape = [prompt_of.len(), config.kv_heads, longest, config.head_size];
-        let (device, dtype) = (model.device(), model.dtype());
-        let empty = || Tensor::zeros(shape, (&device, dtype));
+        let packed = |unit| {
+            let layers = (0..config.layers).into_par_iter();
+            let layers = layers
+                .map(|layer| PackedLayer::new(unit, caches, prompts, (layer, &prompt_of, longest)));
+            layers.collect::<Option<Vec<_>>>()
+        };
+        let layers = match Bf16Unit::detect().and_then(packed) {
+            Some(layers) => Layers::Packed(layers),
+            None => {
+                let shape = [prompt_of.len(), config.kv_heads, longest, config.head_size];
+                let (device, dtype) = (model.device(), model.precision().dtype());
+                let empty = || Tensor::zeros(shape, (&device, dtype));
+                Layers::Tensors((0..config.layers).map(|_| (empty(), empty())).collect())
+            }
+        };
         Self {
             caches,
             prompts,
             slot_of: (0..prompt_of.len()).collect(),
             prompt_of,
-            slots: (0..config.layers).map(|_| (empty(), empty())).collect(),
+            layers,
             filled: 0,
         }
     }
@@ -112,6 +191,45 @@ impl<'a> DecodeAttention<'a> {
     /// Moves on by one position, after a token of each row has been run through all layers.
     pub(crate) fn advance(&mut self) {
         self.filled += 1;
+    }
+}
+
+impl PackedLayer {
+    /// Adds a token to the slot of each row, and computes its attention. `rows` are the prompt and the slot of each
+    /// row.
+    fn attend(
+        &mut self,
+        rows: &[(usize, usize)],
+        window: Option<usize>,
+        tensors: [Tensor<3>; 3],
+    ) -> Tensor<3> {
+        let shape @ [_, heads, size] = tensors[0].dims();
+        let kv_heads = tensors[1].dims()[1];
+        let device = tensors[0].device();
+        let [Some(queries), Some(keys), Some(new_values)] = tensors.each_ref().map(host) else {
+            unreachable!("the cache is in host memory, and so are queries, keys and values")
+        };
+        let slices = [&queries, &keys, &new_values].map(|tensor| bf16::slice(values(tensor)));
+        let [queries, keys, new_values] = slices;
+        let width = kv_heads * size;
+        let tokens = keys.chunks_exact(width).zip(new_values.chunks_exact(width));
+        for ((_, slot), (keys, new_values)) in rows.iter().zip(tokens) {
+            let heads = keys.chunks_exact(size).zip(new_values.chunks_exact(size));
+            for (cached, (key, value)) in self.slots[*slot].iter_mut().zip(heads) {
+                cached.push(key, value);
+            }
+        }
+        let context = PackedContext {
+            prompts: &self.prompts,
+            slots: &self.slots,
+            rows,
+            window,
+            heads,
+            kv_heads,
+            size,
+        };
+        let output = TensorData::new(context.attend(queries), shape);
+        Tensor::from_data(output, (&device, DType::BF16))
     }
 }
 
@@ -181,7 +299,18 @@ impl Attention for DecodeAttention<'_> {
         let kv_heads = keys.dims()[1];
         let per_group = heads / kv_heads;
         let filled = self.filled + 1;
-        let (key_slots, value_slots) = &mut self.slots[layer];
+        let (key_slots, value_slots) = match &mut self.layers {
+            Layers::Tensors(layers) => &mut layers[layer],
+            Layers::Packed(layers) => {
+                let rows: Vec<(usize, usize)> = self
+                    .prompt_of
+                    .iter()
+                    .copied()
+                    .zip(self.slot_of.iter().copied())
+                    .collect();
+                return layers[layer].attend(&rows, window, [queries, keys, values]);
+            }
+        };
         write(key_slots, &self.slot_of, self.filled, keys);
         write(value_slots, &self.slot_of, self.filled, values);
         if let Some(attended) = attend_on_host(
@@ -275,12 +404,12 @@ fn attend_on_host<'a>(
         let Some((keys, values, path)) = &prompts[prompt_of[row]] else {
             unreachable!("every row's prompt is there")
         };
-        let packed = kernels::values(keys).len() / (kv_heads * size);
+        let packed = floats(keys).len() / (kv_heads * size);
         let span = |keys, values, tokens: Range<usize>| {
             let range = tokens.start * size..tokens.end * size;
             KvSpan {
-                keys: &kernels::values(keys)[range.clone()],
-                values: &kernels::values(values)[range],
+                keys: &floats(keys)[range.clone()],
+                values: &floats(values)[range],
             }
         };
         let length: usize = path.iter().map(ExactSizeIterator::len).sum();
@@ -303,13 +432,7 @@ fn attend_on_host<'a>(
         spans.push(span(&key_slots, &value_slots, response));
         spans
     };
-    let output = decode_attention(
-        kernels::values(&host_queries),
-        heads,
-        kv_heads,
-        size,
-        context,
-    );
+    let output = decode_attention(floats(&host_queries), heads, kv_heads, size, context);
     Some(Tensor::from_data(
         TensorData::new(output, [rows, heads, size]),
         &queries.device(),

@@ -22,7 +22,8 @@ use self::{
     sampling::{SampledToken, sample_token},
 };
 use crate::{
-    LanguageModel, ModelError, kernels,
+    LanguageModel, ModelError,
+    kernels::{self, Onto},
     transfer::{to_host, token_tensor},
 };
 
@@ -233,7 +234,7 @@ impl Prompts {
 /// # Shapes
 /// - hidden `[R, D]`, output `[R, V]`
 fn logits(model: &LanguageModel, hidden: Tensor<2>) -> Tensor<2> {
-    kernels::project(hidden, model.head())
+    kernels::project(hidden, &model.head(), None, Onto::Floats)
 }
 
 /// A response that is being sampled.

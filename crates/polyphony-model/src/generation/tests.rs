@@ -5,7 +5,9 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use super::*;
-use crate::{ModelFiles, PackedGroup, score_group, sequence_logits};
+use crate::{
+    Activations, ModelFiles, PackedGroup, Precision, ScoredGroup, score_group, sequence_logits,
+};
 
 /// The largest difference of a token's log-probability at sampling and at scoring, in nats.
 const LOGPROB_TOLERANCE: f32 = 1e-4;
@@ -21,9 +23,15 @@ fn fixture(name: &str) -> LanguageModel {
     LanguageModel::load(&ModelFiles::open(&path).unwrap(), &Device::flex()).unwrap()
 }
 
-/// A model of each kind of layer: the plain one, a mixture of experts, and sliding windows of 8 tokens.
-fn kinds() -> [LanguageModel; 3] {
-    ["tiny-llama", "tiny-qwen3-moe", "tiny-gemma3"].map(fixture)
+/// A model of each kind of layer, in each precision that this processor has: the plain one, a mixture of experts,
+/// and sliding windows of 8 tokens.
+fn kinds() -> Vec<LanguageModel> {
+    let mut models = Vec::from(["tiny-llama", "tiny-qwen3-moe", "tiny-gemma3"].map(fixture));
+    if Precision::Bf16.check(&Device::flex()).is_ok() {
+        let rounded = models.clone().into_iter();
+        models.extend(rounded.map(|model| model.with_precision(Precision::Bf16).unwrap()));
+    }
+    models
 }
 
 fn prompt(length: usize, salt: usize) -> Vec<u32> {
@@ -335,9 +343,11 @@ fn inputs_that_cannot_be_continued_are_named() {
 }
 
 #[test]
-fn bf16_weights_sample_nearly_the_same_policy() {
+fn in_bf16_the_policy_is_nearly_the_same() {
     let model = tiny();
-    let rounded = model.to_bf16().unwrap();
+    let Ok(rounded) = model.clone().with_precision(Precision::Bf16) else {
+        return;
+    };
     let prompts = prompts();
     let (groups, config) = (groups(&prompts, 2), config(Sampling::default(), 12, vec![]));
     let answers = run(&rounded, &groups, &config);
@@ -353,6 +363,29 @@ fn bf16_weights_sample_nearly_the_same_policy() {
             let mean = gaps.sum::<f32>() / answer.tokens.len() as f32;
             // Rounding keeps eight bits of a weight; logits here are around 10.
             assert!(mean > 0.0 && mean < 0.1, "{mean}");
+        }
+    }
+}
+
+/// Rollout and training are one policy: in bfloat16 they even round in the same places. Prompts of odd and even
+/// lengths, longer and shorter than a block of queries, with a window and without.
+#[test]
+fn responses_are_scored_as_they_were_sampled_whatever_the_backward_pass_needs() {
+    for model in kinds() {
+        for length in [1, 24, 67, 75] {
+            let prompt = prompt(length, 3);
+            let groups = groups(std::slice::from_ref(&prompt), 3);
+            let answers = run(&model, &groups, &config(Sampling::default(), 30, vec![]));
+            let responses = answers[0].iter().map(|answer| answer.tokens.as_slice());
+            let group = PackedGroup::new(&prompt, responses.collect()).unwrap();
+            for activations in [Activations::Keep, Activations::Recompute] {
+                let scored = ScoredGroup::new(&model, &group, 1.0, activations).unwrap();
+                let sampled = answers[0].iter().flat_map(|answer| &answer.logprobs);
+                for (sampled, scored) in sampled.zip(scored.logprobs()) {
+                    let gap = (sampled - scored).abs();
+                    assert!(gap < 3e-5, "{:?} {activations:?}: {gap}", model.precision());
+                }
+            }
         }
     }
 }

@@ -1,4 +1,6 @@
-//! The exponential function in a form that compilers turn into vector code.
+//! The exponential function and the softmax, in a form that compilers turn into vector code.
+
+use pulp::Arch;
 
 /// `eˣ` to within two units in the last place; 0 below −87.3, infinite above 88.3, NaN for NaN.
 ///
@@ -36,6 +38,65 @@ pub(crate) fn exp(x: f32) -> f32 {
     let result = series * f32::from_bits(power.wrapping_shl(23));
     let result = if x < -87.3 { 0.0 } else { result };
     if x > 88.3 { f32::INFINITY } else { result }
+}
+
+/// Turns scores into weights that sum to 1.
+#[inline(always)]
+pub(crate) fn normalize(scores: &mut [f32]) {
+    let max = max(scores);
+    for score in scores.iter_mut() {
+        *score = exp(*score - max);
+    }
+    let mut sums = [0.0f32; 16];
+    let (blocks, rest) = scores.as_chunks::<16>();
+    for block in blocks {
+        for (sum, weight) in sums.iter_mut().zip(block) {
+            *sum += weight;
+        }
+    }
+    let factor = (sums.iter().sum::<f32>() + rest.iter().sum::<f32>()).recip();
+    for score in scores.iter_mut() {
+        *score *= factor;
+    }
+}
+
+/// `log Σ exp x` over a row.
+pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let max = max(row);
+            if max == f32::NEG_INFINITY {
+                return max;
+            }
+            // 16 sums, so that a vector unit can compute them in parallel.
+            let mut sums = [0.0f32; 16];
+            let (blocks, rest) = row.as_chunks::<16>();
+            for block in blocks {
+                for (sum, logit) in sums.iter_mut().zip(block) {
+                    *sum += exp(logit - max);
+                }
+            }
+            let rest: f32 = rest.iter().map(|logit| exp(logit - max)).sum();
+            max + (sums.iter().sum::<f32>() + rest).ln()
+        },
+    )
+}
+
+#[inline(always)]
+fn max(row: &[f32]) -> f32 {
+    let mut largest = [f32::NEG_INFINITY; 16];
+    let (blocks, rest) = row.as_chunks::<16>();
+    for block in blocks {
+        for (largest, logit) in largest.iter_mut().zip(block) {
+            *largest = if logit > largest { *logit } else { *largest };
+        }
+    }
+    largest
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[cfg(test)]

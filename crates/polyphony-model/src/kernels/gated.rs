@@ -4,12 +4,13 @@ use burn::tensor::{
     Tensor,
     activation::{gelu_approximate, silu},
 };
+use half::bf16;
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
     exp::exp,
-    host::{HostOp, SavedTensors, apply, operand},
+    host::{Buffer, HostOp, Number, SavedTensors, Values, apply, operand},
 };
 
 /// Values that a thread takes at once.
@@ -103,12 +104,10 @@ impl<F> Gated<F> {
     const NEW: Self = Self(std::marker::PhantomData);
 }
 
-impl<F: Function> HostOp<2> for Gated<F> {
-    const SAVES: SavedTensors = SavedTensors::Inputs;
-
-    fn forward(&self, [gate, up]: [&[f32]; 2]) -> Vec<f32> {
+impl<F: Function> Gated<F> {
+    fn values<T: Number>(gate: &[T], up: &[T]) -> Buffer {
         let arch = Arch::new();
-        let mut output = vec![0.0; gate.len()];
+        let mut output = vec![T::default(); gate.len()];
         let chunks = gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK));
         output
             .par_chunks_mut(CHUNK)
@@ -118,23 +117,18 @@ impl<F: Function> HostOp<2> for Gated<F> {
                     #[inline(always)]
                     || {
                         for ((y, a), b) in output.iter_mut().zip(gate).zip(up) {
-                            *y = F::value(*a) * b;
+                            *y = T::round(F::value(a.widen()) * b.widen());
                         }
                     },
                 );
             });
-        output
+        T::buffer(output)
     }
 
-    fn backward(
-        &self,
-        [gate, up]: [&[f32]; 2],
-        _output: &[f32],
-        upstream: &[f32],
-        _needs_gradient: [bool; 2],
-    ) -> [Vec<f32>; 2] {
+    fn gradients<T: Number, U: Number>(gate: &[T], up: &[T], upstream: &[U]) -> [Buffer; 2] {
         let arch = Arch::new();
-        let (mut gate_gradient, mut up_gradient) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
+        let mut gate_gradient = vec![T::default(); gate.len()];
+        let mut up_gradient = vec![T::default(); gate.len()];
         let inputs = gate
             .par_chunks(CHUNK)
             .zip(up.par_chunks(CHUNK))
@@ -151,13 +145,40 @@ impl<F: Function> HostOp<2> for Gated<F> {
                         let gradients = gate_gradient.iter_mut().zip(up_gradient);
                         let inputs = gate.iter().zip(up).zip(upstream);
                         for ((gate_slot, up_slot), ((a, b), g)) in gradients.zip(inputs) {
-                            let (value, derivative) = F::differentiate(*a);
-                            *gate_slot = g * b * derivative;
-                            *up_slot = g * value;
+                            let (value, derivative) = F::differentiate(a.widen());
+                            let g = g.widen();
+                            *gate_slot = T::round(g * b.widen() * derivative);
+                            *up_slot = T::round(g * value);
                         }
                     },
                 );
             });
-        [gate_gradient, up_gradient]
+        [gate_gradient, up_gradient].map(T::buffer)
+    }
+}
+
+impl<F: Function> HostOp<2> for Gated<F> {
+    const SAVES: SavedTensors = SavedTensors::Inputs;
+
+    fn forward(&self, [gate, up]: [Values<'_>; 2]) -> Buffer {
+        match gate {
+            Values::F32(gate) => Self::values(gate, f32::slice(up)),
+            Values::Bf16(gate) => Self::values(gate, bf16::slice(up)),
+        }
+    }
+
+    fn backward(
+        &self,
+        [gate, up]: [Values<'_>; 2],
+        _output: Values<'_>,
+        upstream: Values<'_>,
+        _needs_gradient: [bool; 2],
+    ) -> [Buffer; 2] {
+        match (gate, upstream) {
+            (Values::F32(gate), Values::F32(g)) => Self::gradients(gate, f32::slice(up), g),
+            (Values::F32(gate), Values::Bf16(g)) => Self::gradients(gate, f32::slice(up), g),
+            (Values::Bf16(gate), Values::F32(g)) => Self::gradients(gate, bf16::slice(up), g),
+            (Values::Bf16(gate), Values::Bf16(g)) => Self::gradients(gate, bf16::slice(up), g),
+        }
     }
 }

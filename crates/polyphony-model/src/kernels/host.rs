@@ -4,7 +4,7 @@
 //! would spend its time in such passes, a [`HostOp`] does several of them at once on all cores. On
 //! other devices the callers use burn's operations.
 
-use std::{fmt::Debug, marker::PhantomData};
+use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
 
 use burn::{
     backend::{
@@ -18,23 +18,158 @@ use burn::{
     },
     tensor::{DType, Shape, Tensor, TensorData},
 };
+use half::bf16;
+use pulp::Arch;
+use rayon::prelude::*;
 
 /// A float tensor in host memory.
 pub(crate) type HostTensor = FloatTensor<Flex>;
 
 type Tracked = FloatTensor<Autodiff<Flex>>;
 
-/// The tensor in row-major order, if it is on the CPU, consists of 32-bit floats and is not recorded
-/// for differentiation.
+/// The values of a tensor in row-major order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Values<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+/// New values for a tensor, in row-major order.
+#[derive(Debug)]
+pub(crate) enum Buffer {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+/// A type of numbers that the kernels read and write. They always compute with 32-bit floats.
+pub(crate) trait Number: Copy + Debug + Default + Send + Sync + 'static {
+    fn widen(self) -> f32;
+
+    /// The nearest number of this type.
+    fn round(value: f32) -> Self;
+
+    /// The slice of values that have this type.
+    fn slice(values: Values<'_>) -> &[Self];
+
+    fn buffer(values: Vec<Self>) -> Buffer;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn round(value: f32) -> Self {
+        value
+    }
+
+    fn slice(values: Values<'_>) -> &[Self] {
+        match values {
+            Values::F32(values) => values,
+            Values::Bf16(_) => unreachable!("the caller has checked the type"),
+        }
+    }
+
+    fn buffer(values: Vec<Self>) -> Buffer {
+        Buffer::F32(values)
+    }
+}
+
+impl Number for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        super::bf16::widen(self)
+    }
+
+    #[inline(always)]
+    fn round(value: f32) -> Self {
+        super::bf16::round(value)
+    }
+
+    fn slice(values: Values<'_>) -> &[Self] {
+        match values {
+            Values::Bf16(values) => values,
+            Values::F32(_) => unreachable!("the caller has checked the type"),
+        }
+    }
+
+    fn buffer(values: Vec<Self>) -> Buffer {
+        Buffer::Bf16(values)
+    }
+}
+
+impl<'a> Values<'a> {
+    /// The values in bfloat16, rounded unless they have this type already.
+    pub(crate) fn rounded(self) -> Cow<'a, [bf16]> {
+        match self {
+            Self::Bf16(values) => Cow::Borrowed(values),
+            Self::F32(values) => {
+                let mut rounded = vec![bf16::ZERO; values.len()];
+                let arch = Arch::new();
+                let chunks = rounded.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+                chunks.for_each(|(rounded, values)| {
+                    arch.dispatch(
+                        #[inline(always)]
+                        || {
+                            for (rounded, value) in rounded.iter_mut().zip(values) {
+                                *rounded = bf16::round(*value);
+                            }
+                        },
+                    );
+                });
+                Cow::Owned(rounded)
+            }
+        }
+    }
+
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+}
+
+/// Values that a thread takes at once.
+const CHUNK: usize = 1 << 14;
+
+impl Buffer {
+    /// The gradient of an input that does not need one.
+    pub(crate) const NONE: Self = Self::F32(Vec::new());
+
+    fn tensor(self, shape: impl Into<Shape>) -> HostTensor {
+        HostTensor::from_data(match self {
+            Self::F32(values) => TensorData::new(values, shape),
+            Self::Bf16(values) => TensorData::new(values, shape),
+        })
+    }
+}
+
+/// The tensor in row-major order, if it is on the CPU, consists of floats of 32 bits or bfloat16, and is not
+/// recorded for differentiation.
 pub(crate) fn host<const D: usize>(tensor: &Tensor<D>) -> Option<HostTensor> {
     let tensor = tensor.clone().try_into_primitive::<Flex>().ok()?;
-    (tensor.dtype() == DType::F32).then(|| tensor.to_contiguous())
+    is_known(tensor.dtype()).then(|| tensor.to_contiguous())
+}
+
+fn is_known(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::BF16)
 }
 
 /// The values of a tensor from [`host`].
-pub(crate) fn values(tensor: &HostTensor) -> &[f32] {
-    let values = tensor.as_slice::<f32>();
+pub(crate) fn values(tensor: &HostTensor) -> Values<'_> {
+    let values = match tensor.dtype() {
+        DType::BF16 => tensor.as_slice::<bf16>().map(Values::Bf16),
+        _ => tensor.as_slice::<f32>().map(Values::F32),
+    };
     values.unwrap_or_else(|| unreachable!("`host` made it contiguous floats"))
+}
+
+/// The values of a tensor of 32-bit floats from [`host`].
+pub(crate) fn floats(tensor: &HostTensor) -> &[f32] {
+    f32::slice(values(tensor))
 }
 
 /// The same tensor laid out in row-major order, so that [`host`] need not copy it again. Tensors on
@@ -53,17 +188,17 @@ pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
     const SAVES: SavedTensors;
 
     /// The output's values.
-    fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
+    fn forward(&self, inputs: [Values<'_>; N]) -> Buffer;
 
     /// The gradient of each input, given the gradient of the output, `upstream`. The gradient of an
-    /// input that does not need one may be left empty.
+    /// input that does not need one may be left out.
     fn backward(
         &self,
-        inputs: [&[f32]; N],
-        output: &[f32],
-        upstream: &[f32],
+        inputs: [Values<'_>; N],
+        output: Values<'_>,
+        upstream: Values<'_>,
         needs_gradient: [bool; N],
-    ) -> [Vec<f32>; N];
+    ) -> [Buffer; N];
 }
 
 /// What a [`HostOp`] saves for its backward pass.
@@ -80,16 +215,21 @@ pub(crate) enum Operand {
     Tracked(Tracked),
 }
 
-/// The operand for a tensor; `None` unless the tensor consists of 32-bit floats on the CPU.
+/// The operand for a tensor; `None` unless the tensor is on the CPU and of a type that [`host`] accepts.
 pub(crate) fn operand<const D: usize>(tensor: &Tensor<D>) -> Option<Operand> {
     if let Some(plain) = host(tensor) {
         return Some(Operand::Plain(plain));
     }
     let tracked = tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()?;
-    (tracked.primitive().dtype() == DType::F32).then_some(Operand::Tracked(tracked))
+    is_known(tracked.primitive().dtype()).then_some(Operand::Tracked(tracked))
 }
 
 impl Operand {
+    /// An operand without values, for an input that an operation can do without.
+    pub(crate) fn absent() -> Self {
+        Self::Plain(Buffer::NONE.tensor([0]))
+    }
+
     fn tracked(self) -> Tracked {
         match self {
             Self::Plain(tensor) => Autodiff::<Flex>::from_inner(tensor),
@@ -105,10 +245,7 @@ pub(crate) fn apply<O: HostOp<N>, const N: usize, const D: usize>(
     operands: [Operand; N],
     shape: [usize; D],
 ) -> Tensor<D> {
-    let run = |inputs: &[HostTensor; N]| {
-        let output = op.forward(inputs.each_ref().map(values));
-        HostTensor::from_data(TensorData::new(output, shape))
-    };
+    let run = |inputs: &[HostTensor; N]| op.forward(inputs.each_ref().map(values)).tensor(shape);
     if operands
         .iter()
         .all(|operand| matches!(operand, Operand::Plain(_)))
@@ -145,6 +282,8 @@ pub(crate) fn apply<O: HostOp<N>, const N: usize, const D: usize>(
     Tensor::from_primitive::<Autodiff<Flex>>(output)
 }
 
+const NOT_SAVED: Values<'_> = Values::F32(&[]);
+
 /// The backward pass of a [`HostOp`].
 #[derive(Debug)]
 struct OpGradient<O>(PhantomData<O>);
@@ -177,15 +316,14 @@ impl<O: HostOp<N>, const N: usize> Backward<Flex, N> for OpGradient<O> {
         let gradients = op.backward(
             inputs
                 .as_ref()
-                .map_or([&[][..]; N], |inputs| inputs.each_ref().map(values)),
-            output.as_ref().map_or(&[], values),
+                .map_or([NOT_SAVED; N], |inputs| inputs.each_ref().map(values)),
+            output.as_ref().map_or(NOT_SAVED, values),
             values(&upstream),
             ops.parents.each_ref().map(Option::is_some),
         );
         for ((parent, shape), gradient) in ops.parents.into_iter().zip(shapes).zip(gradients) {
             if let Some(parent) = parent {
-                let data = TensorData::new(gradient, shape);
-                grads.register::<Flex>(parent.id, HostTensor::from_data(data));
+                grads.register::<Flex>(parent.id, gradient.tensor(shape));
             }
         }
     }

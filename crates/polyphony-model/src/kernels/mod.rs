@@ -4,6 +4,10 @@
 //! several operations; if training uses the kernel, it also computes its own gradient (most kernels
 //! through [`host::HostOp`]). On other devices the function is composed of burn's operations.
 
+mod bf16;
+mod bf16_attention;
+mod bf16_decode;
+mod bf16_logprobs;
 mod decode_attention;
 mod exp;
 mod few_rows;
@@ -11,6 +15,7 @@ mod gated;
 mod host;
 mod matrix;
 mod packed_attention;
+mod packing;
 mod project;
 mod rms_norm;
 mod rotate;
@@ -18,11 +23,15 @@ mod rotate;
 mod tests;
 mod token_logprobs;
 
+pub(crate) use bf16::Bf16Unit;
+pub(crate) use bf16_decode::{PackedContext, PackedKv};
 pub(crate) use decode_attention::{KvSpan, decode_attention};
 pub(crate) use gated::{Activation, gated};
-pub(crate) use host::{HostTensor, contiguous, host, values};
-pub(crate) use packed_attention::{Packing, Segment, packed_attention};
-pub(crate) use project::project;
+pub(crate) use host::{HostTensor, Number, Values, contiguous, floats, host, values};
+pub(crate) use matrix::Cores;
+pub(crate) use packed_attention::packed_attention;
+pub(crate) use packing::{Packing, Segment};
+pub(crate) use project::{Onto, Weight, WeightFormat, project, project_floats};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rotate::rotate;
 pub(crate) use token_logprobs::{CHUNK_LOGITS, token_logprobs};

@@ -7,131 +7,20 @@
 //! scale `s`: `∂V = Wᵀ g`, `∂S = W ⊙ (g Vᵀ − g·o)`, `∂Q = s ∂S K`, `∂K = s ∂Sᵀ Q`, where `g·o` is taken
 //! row by row, as a scalar product.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
-use burn::tensor::{Tensor, TensorData, activation::softmax};
+use burn::tensor::{DType, Tensor, TensorData, activation::softmax};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
-    exp::exp,
-    host::{HostOp, SavedTensors, apply, operand},
+    bf16::Bf16Unit,
+    bf16_attention::Bf16Attention,
+    exp::normalize,
+    host::{Buffer, HostOp, Number, SavedTensors, Values, apply, operand},
     matrix::{Cores, Matrix, MatrixMut, Store, multiply},
+    packing::{PackedSegment, Packing, hidden_keys},
 };
-
-/// A run of consecutive packed tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    /// The number of tokens.
-    pub(crate) tokens: usize,
-    /// The index of the segment that it continues, which comes before it.
-    pub(crate) parent: Option<usize>,
-}
-
-/// Which packed tokens attend to which: a tree of segments, packed one after the other.
-#[derive(Clone, Debug)]
-pub(crate) struct Packing {
-    segments: Arc<[PackedSegment]>,
-}
-
-/// A segment with its position in the packed row.
-#[derive(Clone, Debug)]
-struct PackedSegment {
-    tokens: Range<usize>,
-    /// The ranges of its ancestors, from the root on, and then its own range, in which attention is
-    /// causal.
-    path: Vec<Range<usize>>,
-}
-
-impl Packing {
-    pub(crate) fn new(segments: &[Segment]) -> Self {
-        let mut packed: Vec<PackedSegment> = Vec::with_capacity(segments.len());
-        let mut start = 0;
-        for segment in segments {
-            let tokens = start..start + segment.tokens;
-            start = tokens.end;
-            let mut path = match segment.parent {
-                Some(parent) => packed[parent].path.clone(),
-                None => Vec::new(),
-            };
-            path.push(tokens.clone());
-            packed.push(PackedSegment { tokens, path });
-        }
-        Self {
-            segments: packed.into(),
-        }
-    }
-
-    /// A prompt and responses to it.
-    pub(crate) fn of_group(prompt: usize, responses: &[usize]) -> Self {
-        let prompt = Segment {
-            tokens: prompt,
-            parent: None,
-        };
-        let responses = responses.iter().map(|&tokens| Segment {
-            tokens,
-            parent: Some(0),
-        });
-        let segments: Vec<Segment> = std::iter::once(prompt).chain(responses).collect();
-        Self::new(&segments)
-    }
-
-    /// For each segment the ranges of tokens that its last token attends to, in order.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &[Range<usize>]> {
-        self.segments.iter().map(|segment| segment.path.as_slice())
-    }
-
-    fn tokens(&self) -> usize {
-        self.segments.last().map_or(0, |last| last.tokens.end)
-    }
-
-    /// The segments that have tokens.
-    fn nonempty(&self) -> impl Iterator<Item = &PackedSegment> {
-        let segments = self.segments.iter();
-        segments.filter(|segment| !segment.tokens.is_empty())
-    }
-
-    /// True where a query (first axis) must not attend to a key (second axis), row by row. With a window, a
-    /// query attends only to the last keys of its path.
-    fn mask(&self, window: Option<usize>) -> Vec<bool> {
-        let tokens = self.tokens();
-        let mut mask = vec![true; tokens * tokens];
-        for segment in self.segments.iter() {
-            for query in segment.tokens.clone() {
-                let row = &mut mask[query * tokens..(query + 1) * tokens];
-                let keys = segment.path.iter().cloned().flatten();
-                let visible: Vec<usize> = keys.take_while(|key| *key <= query).collect();
-                for &key in &visible[hidden_keys(visible.len(), window)..] {
-                    row[key] = false;
-                }
-            }
-        }
-        mask
-    }
-}
-
-impl PackedSegment {
-    /// The ranges of tokens that it attends to, and the column of its scores at which each starts.
-    fn key_ranges(&self) -> impl Iterator<Item = (&Range<usize>, usize)> {
-        let columns = self.path.iter().scan(0, |column, range| {
-            let start = *column;
-            *column += range.len();
-            Some(start)
-        });
-        self.path.iter().zip(columns)
-    }
-
-    /// The number of tokens of its ancestors.
-    fn ancestor_tokens(&self) -> usize {
-        let (_, ancestors) = self.path.split_last().unwrap_or((&self.tokens, &[]));
-        ancestors.iter().map(ExactSizeIterator::len).sum()
-    }
-}
-
-/// The number of keys before a window, given the number of keys up to the query.
-fn hidden_keys(keys: usize, window: Option<usize>) -> usize {
-    window.map_or(0, |window| keys.saturating_sub(window))
-}
 
 /// Scaled dot-product attention over a packed row. With a window, each token attends only to this many last
 /// tokens of its sequence, itself included.
@@ -150,6 +39,11 @@ pub(crate) fn packed_attention(
     let kv_heads = keys.dims()[1];
     match (operand(&queries), operand(&keys), operand(&values)) {
         (Some(q), Some(k), Some(v)) => {
+            if let (DType::BF16, Some(unit)) = (queries.dtype(), Bf16Unit::detect()) {
+                let sizes = [heads, kv_heads, size];
+                let op = Bf16Attention::new(unit, packing.clone(), window, sizes);
+                return apply(op, [q, k, v], shape);
+            }
             let op = PackedAttention {
                 packing: packing.clone(),
                 window,
@@ -341,23 +235,11 @@ impl PackedAttention {
     }
 }
 
-/// Turns scores into weights that sum to 1.
-#[inline(always)]
-fn normalize(scores: &mut [f32]) {
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for score in scores.iter_mut() {
-        *score = exp(*score - max);
-    }
-    let total: f32 = scores.iter().sum();
-    for score in scores.iter_mut() {
-        *score /= total;
-    }
-}
-
 impl HostOp<3> for PackedAttention {
     const SAVES: SavedTensors = SavedTensors::InputsAndOutput;
 
-    fn forward(&self, inputs: [&[f32]; 3]) -> Vec<f32> {
+    fn forward(&self, inputs: [Values<'_>; 3]) -> Buffer {
+        let inputs = inputs.map(f32::slice);
         let tokens = self.packing.tokens();
         let heads = (0..self.heads).into_par_iter().map(|index| {
             let head = self.head(index, inputs);
@@ -375,16 +257,18 @@ impl HostOp<3> for PackedAttention {
             }
             output
         });
-        self.interleave(&heads.collect::<Vec<_>>())
+        Buffer::F32(self.interleave(&heads.collect::<Vec<_>>()))
     }
 
     fn backward(
         &self,
-        inputs: [&[f32]; 3],
-        output: &[f32],
-        upstream: &[f32],
+        inputs: [Values<'_>; 3],
+        output: Values<'_>,
+        upstream: Values<'_>,
         _needs_gradient: [bool; 3],
-    ) -> [Vec<f32>; 3] {
+    ) -> [Buffer; 3] {
+        let inputs = inputs.map(f32::slice);
+        let (output, upstream) = (f32::slice(output), f32::slice(upstream));
         let by_head: Vec<[Vec<f32>; 3]> = (0..self.heads)
             .into_par_iter()
             .map(|index| {
@@ -411,6 +295,7 @@ impl HostOp<3> for PackedAttention {
             self.interleave(&keys),
             self.interleave(&values),
         ]
+        .map(Buffer::F32)
     }
 }
 

@@ -1,18 +1,116 @@
 //! Projections: `y = x Wᵀ`.
 
-use burn::tensor::Tensor;
+use std::{borrow::Cow, sync::Arc};
+
+use burn::tensor::{DType, Tensor};
+use half::bf16;
 
 use super::{
+    bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product as bf16_product},
     few_rows::{MAX_ROWS, project_few_rows},
-    host::{HostOp, SavedTensors, apply, operand},
-    matrix::{Matrix, product},
+    host::{Buffer, HostOp, Number, Operand, SavedTensors, Values, apply, floats, host, operand},
+    matrix::{Cores, Matrix, product},
 };
+use crate::Precision;
 
-/// The product of every input row with a weight stored as `[O, I]`.
+/// The weight of a projection, `[O, I]`, and how products read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Weight {
+    pub(crate) tensor: Tensor<2>,
+    pub(crate) format: WeightFormat,
+}
+
+/// How products read a weight. The weight itself always consists of 32-bit floats.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum WeightFormat {
+    /// As it is.
+    #[default]
+    F32,
+    /// From a copy in bfloat16 that is packed for the CPU's kernels.
+    Packed(Arc<Panels>),
+    /// Rounded to bfloat16 by burn, on other devices.
+    Rounded,
+}
+
+impl WeightFormat {
+    /// The type of the numbers that a product reads.
+    pub(crate) fn dtype(&self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Packed(_) | Self::Rounded => DType::BF16,
+        }
+    }
+
+    /// The format of a weight in a model of some precision. The weight must not be recorded for differentiation.
+    /// The memory of `previous` is used again if nothing else holds it.
+    pub(crate) fn new(weight: &Tensor<2>, precision: Precision, previous: Self) -> Self {
+        match (precision, host(weight), Bf16Unit::detect()) {
+            (Precision::F32, _, _) => Self::F32,
+            (Precision::Bf16, Some(weight), Some(unit)) => {
+                let [outputs, inner] = weight.layout().shape().dims();
+                let mut panels = match previous {
+                    Self::Packed(panels) => Arc::try_unwrap(panels).ok(),
+                    _ => None,
+                }
+                .unwrap_or_else(|| Panels::empty(unit));
+                panels.pack_rows(Source::f32(floats(&weight), outputs, inner, inner));
+                Self::Packed(Arc::new(panels))
+            }
+            (Precision::Bf16, _, _) => Self::Rounded,
+        }
+    }
+}
+
+/// What the result of a projection is.
+#[derive(Clone, Debug)]
+pub(crate) enum Onto {
+    /// The projection, in the number type in which the weight's products read their input.
+    Input,
+    /// The projection, in 32-bit floats.
+    Floats,
+    /// The sum of the projection and the residual stream, in 32-bit floats. `[T, O]`
+    Residual(Tensor<2>),
+}
+
+/// The product of every input row with a weight, plus a bias `[O]` if there is one.
+///
+/// # Shapes
+/// - input `[T, I]`, output `[T, O]`
+pub(crate) fn project(
+    input: Tensor<2>,
+    weight: &Weight,
+    bias: Option<Tensor<1>>,
+    onto: Onto,
+) -> Tensor<2> {
+    let dtype = match onto {
+        Onto::Input => weight.format.dtype(),
+        Onto::Floats | Onto::Residual(_) => DType::F32,
+    };
+    if let WeightFormat::Packed(panels) = &weight.format {
+        return project_packed(input, weight, panels, bias, dtype, onto);
+    }
+    let mut output = match weight.format {
+        WeightFormat::F32 => project_floats(input, weight.tensor.clone()),
+        _ => {
+            let weight = weight.tensor.clone().cast(DType::BF16);
+            input.cast(DType::BF16).matmul(weight.transpose())
+        }
+    }
+    .cast(dtype);
+    if let Some(bias) = bias {
+        output = output + bias.unsqueeze().cast(dtype);
+    }
+    match onto {
+        Onto::Residual(residual) => residual + output,
+        _ => output,
+    }
+}
+
+/// The product of every input row with a weight, in 32-bit floats.
 ///
 /// # Shapes
 /// - input `[T, I]`, weight `[O, I]`, output `[T, O]`
-pub(crate) fn project(input: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+pub(crate) fn project_floats(input: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let ([rows, inner], [outputs, _]) = (input.dims(), weight.dims());
     match (operand(&input), operand(&weight)) {
         (Some(x), Some(w)) => apply(Project { inner }, [x, w], [rows, outputs]),
@@ -33,34 +131,190 @@ struct Project {
 impl HostOp<2> for Project {
     const SAVES: SavedTensors = SavedTensors::Inputs;
 
-    fn forward(&self, [input, weight]: [&[f32]; 2]) -> Vec<f32> {
+    fn forward(&self, inputs: [Values<'_>; 2]) -> Buffer {
+        let [input, weight] = inputs.map(f32::slice);
         let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
         if rows <= MAX_ROWS || input.len() * outputs < SMALL {
-            return project_few_rows(input, weight, self.inner);
+            return Buffer::F32(project_few_rows(input, weight, self.inner));
         }
         let x = Matrix::new(input, rows, self.inner, self.inner);
         let w = Matrix::new(weight, outputs, self.inner, self.inner);
-        product(x, w.t(), 1.0)
+        Buffer::F32(product(x, w.t(), 1.0))
     }
 
     fn backward(
         &self,
-        [input, weight]: [&[f32]; 2],
-        _output: &[f32],
-        upstream: &[f32],
+        inputs: [Values<'_>; 2],
+        _output: Values<'_>,
+        upstream: Values<'_>,
         [needs_input, needs_weight]: [bool; 2],
-    ) -> [Vec<f32>; 2] {
+    ) -> [Buffer; 2] {
+        let [input, weight] = inputs.map(f32::slice);
         let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
         let x = Matrix::new(input, rows, self.inner, self.inner);
         let w = Matrix::new(weight, outputs, self.inner, self.inner);
-        let upstream = Matrix::new(upstream, rows, outputs, outputs);
-        let if_needed = |needed: bool, compute: &dyn Fn() -> Vec<f32>| match needed {
-            true => compute(),
-            false => Vec::new(),
+        let upstream = Matrix::new(f32::slice(upstream), rows, outputs, outputs);
+        let if_needed = |needed: bool, left, right| match needed {
+            true => Buffer::F32(product(left, right, 1.0)),
+            false => Buffer::NONE,
         };
         [
-            if_needed(needs_input, &|| product(upstream, w, 1.0)),
-            if_needed(needs_weight, &|| product(upstream.t(), x, 1.0)),
+            if_needed(needs_input, upstream, w),
+            if_needed(needs_weight, upstream.t(), x),
         ]
+    }
+}
+
+fn project_packed(
+    input: Tensor<2>,
+    weight: &Weight,
+    panels: &Arc<Panels>,
+    bias: Option<Tensor<1>>,
+    output: DType,
+    onto: Onto,
+) -> Tensor<2> {
+    let shape = [input.dims()[0], panels.columns()];
+    let residual = match onto {
+        Onto::Residual(residual) => Some(residual),
+        Onto::Input | Onto::Floats => None,
+    };
+    let (Some(x), Some(w)) = (operand(&input), operand(&weight.tensor)) else {
+        unreachable!("weights are packed only on the CPU, where all tensors are floats")
+    };
+    let bias = bias.and_then(|bias| operand(&bias));
+    let residual = residual.and_then(|residual| operand(&residual));
+    let [bias, residual] = [bias, residual].map(|operand| operand.unwrap_or_else(Operand::absent));
+    let op = ProjectPacked {
+        panels: Arc::clone(panels),
+        output,
+    };
+    apply(op, [x, w, bias, residual], shape)
+}
+
+/// A projection with packed weights. Its inputs are the rows, the weight, the bias and the residual stream; the
+/// last two may be empty.
+#[derive(Clone, Debug)]
+struct ProjectPacked {
+    panels: Arc<Panels>,
+    output: DType,
+}
+
+impl HostOp<4> for ProjectPacked {
+    const SAVES: SavedTensors = SavedTensors::Inputs;
+
+    fn forward(&self, [input, _, bias, residual]: [Values<'_>; 4]) -> Buffer {
+        let (inner, outputs) = (self.panels.inner(), self.panels.columns());
+        let rows = input.len() / inner.max(1);
+        let input = PairedRows::new(input.rounded(), rows, inner);
+        let [bias, residual] = [bias, residual].map(f32::slice);
+        let run = |output: Output<'_>| {
+            let mut target = Target::new(output, outputs);
+            if !bias.is_empty() {
+                target = target.plus_bias(bias);
+            }
+            if !residual.is_empty() {
+                target = target.plus(residual);
+            }
+            bf16_product(input.left(), &self.panels, &target, Cores::All);
+        };
+        match self.output {
+            DType::BF16 => {
+                let mut output = vec![bf16::ZERO; rows * outputs];
+                run(Output::Bf16(&mut output));
+                Buffer::Bf16(output)
+            }
+            _ => {
+                let mut output = vec![0.0; rows * outputs];
+                run(Output::F32(&mut output));
+                Buffer::F32(output)
+            }
+        }
+    }
+
+    fn backward(
+        &self,
+        [input, weight, bias, residual]: [Values<'_>; 4],
+        _output: Values<'_>,
+        upstream: Values<'_>,
+        [needs_input, needs_weight, needs_bias, needs_residual]: [bool; 4],
+    ) -> [Buffer; 4] {
+        let (inner, outputs) = (self.panels.inner(), self.panels.columns());
+        let (unit, rows) = (self.panels.unit(), input.len() / inner.max(1));
+        let gradient = upstream.rounded();
+        let if_needed = |needed: bool, compute: &dyn Fn() -> Vec<f32>| match needed {
+            true => Buffer::F32(compute()),
+            false => Buffer::NONE,
+        };
+        let input_gradient = || {
+            let weight = Source::f32(f32::slice(weight), outputs, inner, inner);
+            let left = PairedRows::new(Cow::Borrowed(&*gradient), rows, outputs);
+            floats_of_product(left.left(), &Panels::of_columns(unit, weight))
+        };
+        let weight_gradient = || {
+            let input = input.rounded();
+            let [gradient, input] =
+                [(&*gradient, outputs), (&*input, inner)].map(|(values, columns)| {
+                    Panels::of_columns(unit, Source::bf16(values, rows, columns, columns))
+                });
+            floats_of_product(Left::columns(&gradient), &input)
+        };
+        let bias_gradient = || {
+            let mut sums = vec![0.0; outputs];
+            for row in gradient.chunks_exact(outputs) {
+                for (sum, value) in sums.iter_mut().zip(row) {
+                    *sum += value.widen();
+                }
+            }
+            sums
+        };
+        [
+            if_needed(needs_input, &input_gradient),
+            if_needed(needs_weight, &weight_gradient),
+            if_needed(needs_bias && bias.len() > 0, &bias_gradient),
+            if_needed(needs_residual && residual.len() > 0, &|| {
+                f32::slice(upstream).to_vec()
+            }),
+        ]
+    }
+}
+
+/// `left · right` in 32-bit floats.
+fn floats_of_product(left: Left<'_>, right: &Panels) -> Vec<f32> {
+    let mut output = vec![0.0; left.row_count() * right.columns()];
+    let target = Target::new(Output::F32(&mut output), right.columns());
+    bf16_product(left, right, &target, Cores::All);
+    output
+}
+
+/// Rows that are read in pairs: with a zero at the end of each if they are of odd length.
+pub(super) struct PairedRows<'a> {
+    values: Cow<'a, [bf16]>,
+    rows: usize,
+    stride: usize,
+}
+
+impl<'a> PairedRows<'a> {
+    pub(super) fn new(values: Cow<'a, [bf16]>, rows: usize, columns: usize) -> Self {
+        let stride = columns.next_multiple_of(2);
+        let values = match stride == columns {
+            true => values,
+            false => {
+                let mut padded = vec![bf16::ZERO; rows * stride];
+                let pairs = padded
+                    .chunks_exact_mut(stride)
+                    .zip(values.chunks_exact(columns));
+                pairs.for_each(|(padded, row)| padded[..columns].copy_from_slice(row));
+                Cow::Owned(padded)
+            }
+        };
+        Self {
+            values,
+            rows,
+            stride,
+        }
+    }
+
+    pub(super) fn left(&self) -> Left<'_> {
+        Left::rows(&self.values, self.rows, self.stride, self.stride)
     }
 }

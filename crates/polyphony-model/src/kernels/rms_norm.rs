@@ -1,15 +1,16 @@
 //! Root-mean-square normalization: `y = (o + w) · x / √(mean(x²) + ε)`, with the offset `o` 0 or 1.
 
 use burn::tensor::{DType, Tensor};
+use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::host::{HostOp, SavedTensors, apply, operand};
+use super::host::{Buffer, HostOp, Number, SavedTensors, Values, apply, operand};
 
 /// Rows that a thread takes at once.
 const CHUNK_ROWS: usize = 32;
 
-/// Every row divided by its root mean square, times a weight plus `offset`.
+/// Every row divided by its root mean square, times a weight plus `offset`, as numbers of type `output`.
 ///
 /// # Shapes
 /// - input and output `[T, D]`, weight `[D]`
@@ -18,6 +19,7 @@ pub(crate) fn rms_norm(
     weight: Tensor<1>,
     epsilon: f64,
     offset: f32,
+    output: DType,
 ) -> Tensor<2> {
     let shape = input.dims();
     match (operand(&input), operand(&weight)) {
@@ -25,11 +27,12 @@ pub(crate) fn rms_norm(
             RmsNorm {
                 epsilon: epsilon as f32,
                 offset,
+                output,
             },
             [x, w],
             shape,
         ),
-        _ => rms_norm_in_burn(input, weight, epsilon, offset),
+        _ => rms_norm_in_burn(input, weight, epsilon, offset).cast(output),
     }
 }
 
@@ -39,16 +42,15 @@ pub(super) fn rms_norm_in_burn(
     epsilon: f64,
     offset: f32,
 ) -> Tensor<2> {
-    // Squares are summed in 32 bits, even if the weights are smaller floats.
-    let dtype = input.dtype();
-    let input = input.cast(DType::F32);
+    // In smaller floats, the sum of squares and the sum with the weight would lose bits.
+    let (dtype, input) = (input.dtype(), input.cast(DType::F32));
     let mean_square = input.clone().square().mean_dim(1);
     let normed = input * (mean_square + epsilon).sqrt().recip();
-    match offset {
-        0.0 => normed.cast(dtype) * weight.unsqueeze(),
-        // The sum would lose bits of the weight in smaller floats.
-        offset => (normed * (weight.cast(DType::F32) + offset).unsqueeze()).cast(dtype),
-    }
+    let weight = match offset {
+        0.0 => weight,
+        offset => weight + offset,
+    };
+    (normed * weight.unsqueeze()).cast(dtype)
 }
 
 #[derive(Clone, Debug)]
@@ -56,52 +58,80 @@ struct RmsNorm {
     epsilon: f32,
     /// What is added to the weight.
     offset: f32,
+    /// The type of the output.
+    output: DType,
 }
 
 impl HostOp<2> for RmsNorm {
     const SAVES: SavedTensors = SavedTensors::Inputs;
 
-    fn forward(&self, [input, weight]: [&[f32]; 2]) -> Vec<f32> {
+    fn forward(&self, [input, weight]: [Values<'_>; 2]) -> Buffer {
+        let weight = f32::slice(weight);
+        match (input, self.output) {
+            (Values::F32(input), DType::BF16) => self.normalized::<_, bf16>(input, weight),
+            (Values::F32(input), _) => self.normalized::<_, f32>(input, weight),
+            (Values::Bf16(input), DType::BF16) => self.normalized::<_, bf16>(input, weight),
+            (Values::Bf16(input), _) => self.normalized::<_, f32>(input, weight),
+        }
+    }
+
+    fn backward(
+        &self,
+        [input, weight]: [Values<'_>; 2],
+        _output: Values<'_>,
+        upstream: Values<'_>,
+        _needs_gradient: [bool; 2],
+    ) -> [Buffer; 2] {
+        let weight = f32::slice(weight);
+        match (input, upstream) {
+            (Values::F32(input), Values::F32(g)) => self.gradients(input, weight, g),
+            (Values::F32(input), Values::Bf16(g)) => self.gradients(input, weight, g),
+            (Values::Bf16(input), Values::F32(g)) => self.gradients(input, weight, g),
+            (Values::Bf16(input), Values::Bf16(g)) => self.gradients(input, weight, g),
+        }
+    }
+}
+
+impl RmsNorm {
+    fn normalized<T: Number, U: Number>(&self, input: &[T], weight: &[f32]) -> Buffer {
         let arch = Arch::new();
         let chunk = CHUNK_ROWS * weight.len();
-        let mut output = vec![0.0; input.len()];
+        let mut output = vec![U::default(); input.len()];
         output
             .par_chunks_mut(chunk)
             .zip(input.par_chunks(chunk))
             .for_each(|(output, input)| {
                 arch.dispatch(Forward {
+                    op: self,
                     input,
                     weight,
-                    epsilon: self.epsilon,
-                    offset: self.offset,
                     output,
                 });
             });
-        output
+        U::buffer(output)
     }
 
-    fn backward(
+    /// The gradients of input and weight.
+    fn gradients<T: Number, U: Number>(
         &self,
-        [input, weight]: [&[f32]; 2],
-        _output: &[f32],
-        upstream: &[f32],
-        _needs_gradient: [bool; 2],
-    ) -> [Vec<f32>; 2] {
+        input: &[T],
+        weight: &[f32],
+        upstream: &[U],
+    ) -> [Buffer; 2] {
         let arch = Arch::new();
         let width = weight.len();
         let chunk = CHUNK_ROWS * width;
-        let mut input_gradient = vec![0.0; input.len()];
+        let mut input_gradient = vec![T::default(); input.len()];
         let partial_sums: Vec<Vec<f32>> = input_gradient
             .par_chunks_mut(chunk)
             .zip(input.par_chunks(chunk).zip(upstream.par_chunks(chunk)))
             .map(|(input_gradient, (input, upstream))| {
                 let mut weight_gradient = vec![0.0; width];
                 arch.dispatch(Backward {
+                    op: self,
                     input,
                     weight,
                     upstream,
-                    epsilon: self.epsilon,
-                    offset: self.offset,
                     input_gradient,
                     weight_gradient: &mut weight_gradient,
                 });
@@ -116,11 +146,11 @@ impl HostOp<2> for RmsNorm {
                 .zip(partial_sum)
                 .for_each(|(sum, value)| *sum += value);
         }
-        [input_gradient, weight_gradient]
+        [T::buffer(input_gradient), Buffer::F32(weight_gradient)]
     }
 }
 
-/// `1 / √(mean(x²) + ε)`.
+/// `1 / √(mean(x²) + ε)`, for `x` in `row`.
 #[inline(always)]
 fn inverse_root<S: Simd>(simd: S, row: &[f32], epsilon: f32) -> f32 {
     let (body, rest) = S::as_simd_f32s(row);
@@ -133,50 +163,57 @@ fn inverse_root<S: Simd>(simd: S, row: &[f32], epsilon: f32) -> f32 {
     (mean + epsilon).sqrt().recip()
 }
 
-struct Forward<'a> {
-    input: &'a [f32],
-    weight: &'a [f32],
-    epsilon: f32,
-    offset: f32,
-    output: &'a mut [f32],
+/// Copies numbers into a buffer of as many 32-bit floats.
+#[inline(always)]
+fn widen<T: Number>(row: &[T], buffer: &mut [f32]) {
+    for (slot, value) in buffer.iter_mut().zip(row) {
+        *slot = value.widen();
+    }
 }
 
-impl WithSimd for Forward<'_> {
+struct Forward<'a, T, U> {
+    op: &'a RmsNorm,
+    input: &'a [T],
+    weight: &'a [f32],
+    output: &'a mut [U],
+}
+
+impl<T: Number, U: Number> WithSimd for Forward<'_, T, U> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self {
+            op,
             input,
             weight,
-            epsilon,
-            offset,
             output,
         } = self;
         let width = weight.len();
-        for (x, y) in input
+        let mut x = vec![0.0; width];
+        for (row, y) in input
             .chunks_exact(width)
             .zip(output.chunks_exact_mut(width))
         {
-            let factor = inverse_root(simd, x, epsilon);
-            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                *y = x * factor * (offset + w);
+            widen(row, &mut x);
+            let factor = inverse_root(simd, &x, op.epsilon);
+            for ((y, x), w) in y.iter_mut().zip(&x).zip(weight) {
+                *y = U::round(x * factor * (op.offset + w));
             }
         }
     }
 }
 
-struct Backward<'a> {
-    input: &'a [f32],
+struct Backward<'a, T, U> {
+    op: &'a RmsNorm,
+    input: &'a [T],
     weight: &'a [f32],
-    upstream: &'a [f32],
-    epsilon: f32,
-    offset: f32,
-    input_gradient: &'a mut [f32],
+    upstream: &'a [U],
+    input_gradient: &'a mut [T],
     weight_gradient: &'a mut [f32],
 }
 
-impl WithSimd for Backward<'_> {
+impl<T: Number, U: Number> WithSimd for Backward<'_, T, U> {
     type Output = ();
 
     /// With `f = 1 / √(mean(x²) + ε)`, `v = o + w` and upstream `g`: `∂x = f g v − x f³ mean(g v x)` and
@@ -184,32 +221,34 @@ impl WithSimd for Backward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self {
+            op,
             input,
             weight,
             upstream,
-            epsilon,
-            offset,
             input_gradient,
             weight_gradient,
         } = self;
         let width = weight.len();
+        let [mut x, mut g, mut products] = [(); 3].map(|()| vec![0.0; width]);
         let rows = input.chunks_exact(width).zip(upstream.chunks_exact(width));
-        for ((x, g), x_gradient) in rows.zip(input_gradient.chunks_exact_mut(width)) {
-            let factor = inverse_root(simd, x, epsilon);
-            for ((slot, x), (g, w)) in x_gradient.iter_mut().zip(x).zip(g.iter().zip(weight)) {
-                *slot = g * (offset + w) * x;
+        for ((row, upstream), gradient) in rows.zip(input_gradient.chunks_exact_mut(width)) {
+            widen(row, &mut x);
+            widen(upstream, &mut g);
+            let factor = inverse_root(simd, &x, op.epsilon);
+            for ((slot, x), (g, w)) in products.iter_mut().zip(&x).zip(g.iter().zip(weight)) {
+                *slot = g * (op.offset + w) * x;
             }
-            let (body, rest) = S::as_simd_f32s(x_gradient);
+            let (body, rest) = S::as_simd_f32s(&products);
             let mut sum = simd.splat_f32s(0.0);
             for product in body {
                 sum = simd.add_f32s(sum, *product);
             }
             let total = simd.reduce_sum_f32s(sum) + rest.iter().sum::<f32>();
             let correction = factor * factor * factor * total / width as f32;
-            for ((slot, x), (g, w)) in x_gradient.iter_mut().zip(x).zip(g.iter().zip(weight)) {
-                *slot = factor * g * (offset + w) - x * correction;
+            for ((slot, x), (g, w)) in gradient.iter_mut().zip(&x).zip(g.iter().zip(weight)) {
+                *slot = T::round(factor * g * (op.offset + w) - x * correction);
             }
-            for ((slot, x), g) in weight_gradient.iter_mut().zip(x).zip(g) {
+            for ((slot, x), g) in weight_gradient.iter_mut().zip(&x).zip(&g) {
                 *slot += g * x * factor;
             }
         }

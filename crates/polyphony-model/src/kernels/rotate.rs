@@ -1,9 +1,11 @@
 //! Rotating queries and keys by their positions.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::host::{HostOp, HostTensor, SavedTensors, apply, host, operand, values};
+use super::host::{
+    Buffer, HostOp, HostTensor, Number, SavedTensors, Values, apply, floats, host, operand,
+};
 
 /// Rotates coordinate `i` of every head together with `i + S / 2`.
 ///
@@ -11,7 +13,9 @@ use super::host::{HostOp, HostTensor, SavedTensors, apply, host, operand, values
 /// - heads and output `[T, H, S]`, cosines and sines `[T, 1, S / 2]`
 pub(crate) fn rotate(heads: Tensor<3>, cos: &Tensor<3>, sin: &Tensor<3>) -> Tensor<3> {
     let shape = heads.dims();
-    match (operand(&heads), host(cos), host(sin)) {
+    // Angles are constants, even on a device that records operations.
+    let [host_cos, host_sin] = [cos, sin].map(|angles| host(&angles.clone().inner()));
+    match (operand(&heads), host_cos, host_sin) {
         (Some(x), Some(cos), Some(sin)) => apply(
             Rotate {
                 cos,
@@ -27,6 +31,7 @@ pub(crate) fn rotate(heads: Tensor<3>, cos: &Tensor<3>, sin: &Tensor<3>) -> Tens
 
 pub(super) fn rotate_in_burn(heads: Tensor<3>, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<3> {
     let half = heads.dims()[2] / 2;
+    let (dtype, heads) = (heads.dtype(), heads.cast(DType::F32));
     let first = heads.clone().narrow(2, 0, half);
     let second = heads.narrow(2, half, half);
     Tensor::cat(
@@ -36,6 +41,7 @@ pub(super) fn rotate_in_burn(heads: Tensor<3>, cos: Tensor<3>, sin: Tensor<3>) -
         ],
         2,
     )
+    .cast(dtype)
 }
 
 #[derive(Clone, Debug)]
@@ -48,13 +54,20 @@ struct Rotate {
 
 impl Rotate {
     /// Rotates by the angles if `sign` is 1, and back if it is −1.
-    fn rotate_by(&self, input: &[f32], sign: f32) -> Vec<f32> {
+    fn rotate_by(&self, input: Values<'_>, sign: f32) -> Buffer {
+        match input {
+            Values::F32(input) => self.rotate_numbers(input, sign),
+            Values::Bf16(input) => self.rotate_numbers(input, sign),
+        }
+    }
+
+    fn rotate_numbers<T: Number>(&self, input: &[T], sign: f32) -> Buffer {
         let tokens = input.len() / self.row;
-        let half = values(&self.cos).len() / tokens;
-        let angles = values(&self.cos)
+        let half = floats(&self.cos).len() / tokens;
+        let angles = floats(&self.cos)
             .par_chunks_exact(half)
-            .zip(values(&self.sin).par_chunks_exact(half));
-        let mut output = vec![0.0; input.len()];
+            .zip(floats(&self.sin).par_chunks_exact(half));
+        let mut output = vec![T::default(); input.len()];
         let rows = output
             .par_chunks_exact_mut(self.row)
             .zip(input.par_chunks_exact(self.row));
@@ -69,29 +82,30 @@ impl Rotate {
                     let (to_first, to_second) = output.split_at_mut(half);
                     for i in 0..half {
                         let (cos, sin) = (cos[i], sign * sin[i]);
-                        to_first[i] = first[i] * cos - second[i] * sin;
-                        to_second[i] = second[i] * cos + first[i] * sin;
+                        let (a, b) = (first[i].widen(), second[i].widen());
+                        to_first[i] = T::round(a * cos - b * sin);
+                        to_second[i] = T::round(b * cos + a * sin);
                     }
                 }
             });
-        output
+        T::buffer(output)
     }
 }
 
 impl HostOp<1> for Rotate {
     const SAVES: SavedTensors = SavedTensors::Nothing;
 
-    fn forward(&self, [input]: [&[f32]; 1]) -> Vec<f32> {
+    fn forward(&self, [input]: [Values<'_>; 1]) -> Buffer {
         self.rotate_by(input, 1.0)
     }
 
     fn backward(
         &self,
-        _inputs: [&[f32]; 1],
-        _output: &[f32],
-        upstream: &[f32],
+        _inputs: [Values<'_>; 1],
+        _output: Values<'_>,
+        upstream: Values<'_>,
         _needs_gradient: [bool; 1],
-    ) -> [Vec<f32>; 1] {
+    ) -> [Buffer; 1] {
         [self.rotate_by(upstream, -1.0)]
     }
 }

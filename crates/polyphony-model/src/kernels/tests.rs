@@ -1,14 +1,15 @@
 //! Values and gradients of the CPU kernels that training uses, compared with the same formulas in burn's
 //! operations.
 
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData, activation::log_softmax};
 use proptest::prelude::*;
 
 use super::packed_attention::packed_attention_in_burn;
 use super::{
-    Activation, Packing, Segment, gated, packed_attention, project, rms_norm, rotate,
-    token_logprobs,
+    Activation, Onto, Packing, Segment, Weight, WeightFormat, gated, packed_attention, project,
+    project_floats, rms_norm, rotate, token_logprobs,
 };
+use crate::Precision;
 
 /// The rounding error of sums of up to a few hundred products of numbers around 1.
 const TOLERANCE: f64 = 2e-4;
@@ -49,7 +50,7 @@ fn projection_of_many_rows() {
         assert!(rows * inner * outputs >= super::project::SMALL);
         let (x, w) = (random([rows, inner]), random([outputs, inner]));
         check!(
-            project(x.clone(), w.clone()),
+            project_floats(x.clone(), w.clone()),
             x.clone().matmul(w.clone().transpose()),
             [x, w]
         );
@@ -62,7 +63,7 @@ proptest! {
     #[test]
     fn projection(rows in 1usize..70, inner in 1usize..40, outputs in 1usize..40) {
         let (x, w) = (random([rows, inner]), random([outputs, inner]));
-        check!(project(x.clone(), w.clone()), x.clone().matmul(w.clone().transpose()), [x, w]);
+        check!(project_floats(x.clone(), w.clone()), x.clone().matmul(w.clone().transpose()), [x, w]);
     }
 
     #[test]
@@ -70,7 +71,7 @@ proptest! {
         let (x, w) = (random([rows, width]), random([width]));
         for offset in [0.0, 1.0] {
             let expected = super::rms_norm::rms_norm_in_burn(x.clone(), w.clone(), 1e-5, offset);
-            check!(rms_norm(x.clone(), w.clone(), 1e-5, offset), expected, [x, w]);
+            check!(rms_norm(x.clone(), w.clone(), 1e-5, offset, DType::F32), expected, [x, w]);
         }
     }
 
@@ -99,7 +100,8 @@ proptest! {
         let logits = hidden.clone().matmul(head.clone().transpose()) / temperature;
         let expected = log_softmax(logits, 1).gather(1, targets.clone().unsqueeze_dim(1));
         let (h, w) = (hidden.clone(), head.clone());
-        let actual = token_logprobs(h, w, targets, temperature, chunk_logits);
+        let head_weight = Weight { tensor: w, format: WeightFormat::F32 };
+        let actual = token_logprobs(h, &head_weight, targets, temperature, chunk_logits);
         check!(actual, expected.squeeze_dim::<1>(1), [hidden, head]);
     }
 
@@ -134,5 +136,148 @@ proptest! {
         let (qs, ks, vs) = (q.clone(), k.clone(), v.clone());
         let expected = packed_attention_in_burn(qs.clone(), ks.clone(), vs.clone(), &packing, window);
         check!(packed_attention(qs, ks, vs, &packing, window), expected, [q, k, v]);
+    }
+}
+
+/// The distance of two tensors relative to the length of the expected one.
+fn relative_distance<const D: usize>(actual: Tensor<D>, expected: Tensor<D>) -> f32 {
+    let length = |tensor: Tensor<D>| tensor.square().sum().sqrt().into_scalar::<f32>();
+    let (actual, expected) = (actual.inner(), expected.inner());
+    length(actual - expected.clone()) / (length(expected) + 1e-6)
+}
+
+/// Rounding to 8 significant bits is off by up to 0.4 %, in the operands and in the result.
+const BF16_TOLERANCE: f32 = 0.012;
+
+/// The tensor with rounded values, as the kernels in bfloat16 read it.
+fn rounded<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
+    tensor.clone().cast(DType::BF16).cast(DType::F32)
+}
+
+/// As [`check!`], for a kernel in bfloat16 and the same formula in 32-bit floats with rounded inputs.
+macro_rules! check_bf16 {
+    ($actual:expr, $expected:expr, [$($input:ident),*]) => {{
+        let (actual, expected) = ($actual.cast(DType::F32), $expected);
+        let upstream = random(actual.dims()).inner().cast(DType::BF16).cast(DType::F32);
+        let distance = relative_distance(actual.clone(), expected.clone());
+        assert!(distance < BF16_TOLERANCE, "the values are off by {distance}");
+        let gradients = (actual * Tensor::from_inner(upstream.clone())).sum().backward();
+        let expected_gradients = (expected * Tensor::from_inner(upstream)).sum().backward();
+        $(
+            let distance = relative_distance(
+                $input.grad(&gradients).unwrap(),
+                $input.grad(&expected_gradients).unwrap(),
+            );
+            let name = stringify!($input);
+            assert!(distance < BF16_TOLERANCE, "the gradient of {name} is off by {distance}");
+        )*
+    }};
+}
+
+fn has_bf16() -> bool {
+    Precision::Bf16.check(&Device::flex()).is_ok()
+}
+
+/// A weight, packed.
+fn packed(weight: &Tensor<2>) -> Weight {
+    let plain = weight.clone().inner();
+    Weight {
+        tensor: weight.clone(),
+        format: WeightFormat::new(&plain, Precision::Bf16, WeightFormat::F32),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn projection_in_bf16(
+        rows in 1usize..70, inner in 1usize..70, outputs in 1usize..70, is_rounded: bool,
+    ) {
+        if !has_bf16() {
+            return Ok(());
+        }
+        let (x, w) = (random([rows, inner]), random([outputs, inner]));
+        let (bias, residual) = (random([outputs]), random([rows, outputs]));
+        let input = || if is_rounded { x.clone().cast(DType::BF16) } else { x.clone() };
+        for onto in [Onto::Input, Onto::Floats, Onto::Residual(residual.clone())] {
+            let plain = rounded(&x).matmul(rounded(&w).transpose()) + bias.clone().unsqueeze();
+            let expected = match &onto {
+                Onto::Residual(residual) => plain + residual.clone(),
+                _ => plain,
+            };
+            let actual = project(input(), &packed(&w), Some(bias.clone()), onto);
+            check_bf16!(actual, expected, [x, w, bias]);
+        }
+        let sum = project(input(), &packed(&w), None, Onto::Residual(residual.clone()));
+        let expected = rounded(&x).matmul(rounded(&w).transpose()) + residual.clone();
+        check_bf16!(sum, expected, [x, w, residual]);
+    }
+
+    #[test]
+    fn elementwise_kernels_in_bf16(rows in 1usize..70, half in 1usize..40) {
+        if !has_bf16() {
+            return Ok(());
+        }
+        let width = 2 * half;
+        let (a, b, w) = (random([rows, width]), random([rows, width]), random([width]));
+        let to_bf16 = |tensor: &Tensor<2>| tensor.clone().cast(DType::BF16);
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            let expected = gated(rounded(&a), rounded(&b), activation);
+            check_bf16!(gated(to_bf16(&a), to_bf16(&b), activation), expected, [a, b]);
+        }
+        let norm = |input, output| rms_norm(input, w.clone(), 1e-5, 0.0, output);
+        let expected = norm(rounded(&a), DType::F32);
+        check_bf16!(norm(a.clone(), DType::BF16), norm(a.clone(), DType::F32), [a, w]);
+        check_bf16!(norm(to_bf16(&a), DType::BF16), expected, [a, w]);
+        let heads = |tensor: Tensor<2>| tensor.reshape([rows, 1, width]);
+        let angles = random([rows, 1, half]).inner();
+        let (cos, sin) = (angles.clone().cos(), angles.sin());
+        let expected = rotate(heads(rounded(&a)), &cos, &sin);
+        check_bf16!(rotate(heads(to_bf16(&a)), &cos, &sin), expected, [a]);
+    }
+
+    #[test]
+    fn attention_in_bf16(
+        prompt in 1usize..150,
+        responses in prop::collection::vec(0usize..90, 0..4),
+        kv_heads in 1usize..4,
+        per_group in 1usize..4,
+        half in 1usize..20,
+        window in prop::option::of(1usize..200),
+    ) {
+        if !has_bf16() {
+            return Ok(());
+        }
+        let packing = Packing::of_group(prompt, &responses);
+        let tokens = prompt + responses.iter().sum::<usize>();
+        let q = random([tokens, kv_heads * per_group, 2 * half]);
+        let (k, v) = (random([tokens, kv_heads, 2 * half]), random([tokens, kv_heads, 2 * half]));
+        let [qs, ks, vs] = [&q, &k, &v].map(rounded);
+        let expected = packed_attention_in_burn(qs, ks, vs, &packing, window);
+        let [qs, ks, vs] = [&q, &k, &v].map(|tensor| tensor.clone().cast(DType::BF16));
+        check_bf16!(packed_attention(qs, ks, vs, &packing, window), expected, [q, k, v]);
+    }
+
+    #[test]
+    fn log_probabilities_in_bf16(
+        positions in 1usize..30,
+        width in 1usize..40,
+        vocabulary in 2usize..400,
+        temperature in prop::sample::select(vec![0.7f32, 1.0, 1.6]),
+    ) {
+        if !has_bf16() {
+            return Ok(());
+        }
+        let (hidden, head) = (random([positions, width]), random([vocabulary, width]));
+        let ids: Vec<i64> = (0..positions).map(|i| ((i * 31 + 5) % vocabulary) as i64).collect();
+        let targets = || {
+            let data = TensorData::new(ids.clone(), [positions]);
+            Tensor::<1, Int>::from_data(data, &hidden.device())
+        };
+        let plain = Weight { tensor: rounded(&head), format: WeightFormat::F32 };
+        let expected = token_logprobs(rounded(&hidden), &plain, targets(), temperature, 1 << 20);
+        let actual = token_logprobs(hidden.clone(), &packed(&head), targets(), temperature, 1);
+        check_bf16!(actual, expected, [hidden, head]);
     }
 }

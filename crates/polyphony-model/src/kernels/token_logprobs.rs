@@ -4,6 +4,8 @@
 //! `z` would be the largest tensor of a training step. It is therefore computed chunk by chunk,
 //! dropped, and recomputed in the backward pass: `∂ℓ_t/∂z_t = onehot(y_t) − softmax(z_t)`.
 
+use std::sync::Arc;
+
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex, TensorMetadata,
@@ -15,15 +17,17 @@ use burn::{
         backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{IndexingUpdateOp, Int, Slice, Tensor, TensorData},
+    tensor::{DType, IndexingUpdateOp, Int, Slice, Tensor, TensorData},
 };
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
-    exp::exp,
-    host::{HostTensor, values},
+    bf16_logprobs::Bf16Logprobs,
+    exp::{exp, log_sum_exp as row_log_sum_exp},
+    host::{HostTensor, apply, floats, operand},
     matrix::{Cores, Matrix, MatrixMut, Store, multiply, product},
+    project::{Weight, WeightFormat},
 };
 
 /// The number of logits held at once: 64 MiB of 32-bit floats.
@@ -37,11 +41,31 @@ pub(crate) const CHUNK_LOGITS: usize = 1 << 24;
 /// - hidden `[N, D]`, head `[V, D]`, targets `[N]`, output `[N]`
 pub(crate) fn token_logprobs(
     hidden: Tensor<2>,
-    head: Tensor<2>,
+    head: &Weight,
     targets: Tensor<1, Int>,
     temperature: f32,
     chunk_logits: usize,
 ) -> Tensor<1> {
+    let (hidden, head) = match &head.format {
+        WeightFormat::F32 => (hidden, head.tensor.clone()),
+        WeightFormat::Packed(panels) => {
+            let op = Bf16Logprobs {
+                panels: Arc::clone(panels),
+                targets: targets
+                    .into_data()
+                    .iter::<i64>()
+                    .map(|id| id as usize)
+                    .collect(),
+                temperature,
+            };
+            return packed_logprobs(op, hidden, head);
+        }
+        // Rounded numbers whose products are 32-bit floats.
+        WeightFormat::Rounded => {
+            let round = |tensor: Tensor<2>| tensor.cast(DType::BF16).cast(DType::F32);
+            (round(hidden), round(head.tensor.clone()))
+        }
+    };
     Tensor::from_dispatch(<Dispatch as TokenLogprobs>::token_logprobs(
         hidden.into_dispatch(),
         head.into_dispatch(),
@@ -49,6 +73,15 @@ pub(crate) fn token_logprobs(
         temperature,
         chunk_logits,
     ))
+}
+
+fn packed_logprobs(op: Bf16Logprobs, hidden: Tensor<2>, head: &Weight) -> Tensor<1> {
+    let count = hidden.dims()[0];
+    let (Some(hidden), Some(head)) = (operand(&hidden), operand(&head.tensor)) else {
+        unreachable!("weights are packed only on the CPU, where all tensors are floats")
+    };
+    let output: Tensor<2> = apply(op, [hidden, head], [2, count]);
+    output.slice(0..1).reshape([count])
 }
 
 #[backend_extension(Flex, Cube: cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan")), Autodiff)]
@@ -163,7 +196,7 @@ impl TokenLogprobs for Flex {
         let (n, vocabulary) = (logits.shape()[0], logits.shape()[1]);
         let logits = logits.to_contiguous();
         let targets = ids(targets);
-        let rows = values(&logits).par_chunks_exact(vocabulary).zip(targets);
+        let rows = floats(&logits).par_chunks_exact(vocabulary).zip(targets);
         let logprobs = rows.map(|(row, target)| row[target] - row_log_sum_exp(row));
         HostTensor::from_data(TensorData::new(logprobs.collect::<Vec<f32>>(), [n]))
     }
@@ -195,7 +228,7 @@ impl TokenLogprobs for Flex {
         let targets = ids(targets);
         let rows = logits.storage_mut::<f32>().par_chunks_exact_mut(vocabulary);
         rows.zip(targets)
-            .zip(values(&upstream))
+            .zip(floats(&upstream))
             .for_each(|((row, target), upstream)| {
                 let normalizer = row_log_sum_exp(row);
                 Arch::new().dispatch(
@@ -214,7 +247,7 @@ impl TokenLogprobs for Flex {
 /// The matrix in a contiguous tensor.
 fn matrix(tensor: &HostTensor) -> Matrix<'_> {
     let [rows, columns] = tensor.shape().dims();
-    Matrix::new(values(tensor), rows, columns, columns)
+    Matrix::new(floats(tensor), rows, columns, columns)
 }
 
 /// Token ids as indices in host memory.
@@ -224,41 +257,6 @@ fn ids(targets: IntTensor<Flex>) -> Vec<usize> {
         .iter::<i64>()
         .map(|id| id as usize)
         .collect()
-}
-
-fn row_log_sum_exp(row: &[f32]) -> f32 {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let max = max(row);
-            // 16 sums, so that a vector unit can compute them in parallel.
-            let mut sums = [0.0f32; 16];
-            let (blocks, rest) = row.as_chunks::<16>();
-            for block in blocks {
-                for (sum, logit) in sums.iter_mut().zip(block) {
-                    *sum += exp(logit - max);
-                }
-            }
-            let rest: f32 = rest.iter().map(|logit| exp(logit - max)).sum();
-            max + (sums.iter().sum::<f32>() + rest).ln()
-        },
-    )
-}
-
-#[inline(always)]
-fn max(row: &[f32]) -> f32 {
-    let mut largest = [f32::NEG_INFINITY; 16];
-    let (blocks, rest) = row.as_chunks::<16>();
-    for block in blocks {
-        for (largest, logit) in largest.iter_mut().zip(block) {
-            *largest = if logit > largest { *logit } else { *largest };
-        }
-    }
-    largest
-        .iter()
-        .chain(rest)
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan"))]

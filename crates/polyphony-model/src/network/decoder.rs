@@ -6,7 +6,7 @@
 
 use burn::{
     module::Module,
-    tensor::{Device, Int, Tensor},
+    tensor::{DType, Device, Int, Tensor},
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     rope::Rotations,
     weights::{LayerReader, WeightReader},
 };
-use crate::{ModelConfig, ModelError, Projection, WeightGradients};
+use crate::{ModelConfig, ModelError, Precision, Projection, WeightGradients, kernels::Weight};
 
 /// The network: token ids in, hidden states of the last layer out.
 #[derive(Module, Debug)]
@@ -138,14 +138,25 @@ impl Decoder {
     /// # Shapes
     /// - input and output `[T, D]`
     pub(crate) fn normalize(&self, last: Tensor<2>) -> Tensor<2> {
-        self.model.norm.forward(last)
+        self.model.norm.forward(last, DType::F32)
     }
 
-    /// The output head's weight, `[V, D]`; the embedding table if the two are tied.
-    pub(crate) fn head(&self) -> Tensor<2> {
+    /// The output head, `[V, D]`; the embedding table if the two are tied.
+    pub(crate) fn head(&self) -> Weight {
         match &self.lm_head {
-            Some(head) => head.weight(),
-            None => self.model.embed_tokens.weight(),
+            Some(head) => head.product_weight(),
+            None => self.model.embed_tokens.head(),
+        }
+    }
+
+    /// Prepares all weights for products of this precision. It must be called again when weights have changed.
+    pub(crate) fn prepare(&mut self, precision: Precision) {
+        match &mut self.lm_head {
+            Some(head) => head.prepare(precision),
+            None => self.model.embed_tokens.prepare_as_head(precision),
+        }
+        for (_, _, linear) in self.projections() {
+            linear.prepare(precision);
         }
     }
 

@@ -7,7 +7,9 @@ use burn::{
 };
 
 use super::{layers::Linear, mlp::Mlp};
-use crate::{ModelError, Projection, config::ExpertSizes, network::weights::LayerReader};
+use crate::{
+    ModelError, Projection, config::ExpertSizes, kernels::Onto, network::weights::LayerReader,
+};
 
 /// The experts of a layer and their router. With router logits `z = W x`, the output is
 /// `Σ_e softmax(z)_e · expert_e(x)` over the experts with the largest logits. The factors can be normalized to
@@ -44,13 +46,22 @@ impl Experts {
         experts.flat_map(|(index, expert)| expert.projections(format!("mlp.experts.{index}")))
     }
 
+    /// The number type in which the experts read their input.
+    pub(super) fn input_dtype(&self) -> DType {
+        self.experts
+            .first()
+            .map_or(DType::F32, |expert| expert.input_dtype())
+    }
+
     /// # Shapes
-    /// - input and output `[T, D]`
+    /// - input and output `[T, D]`, the output in 32-bit floats
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
         let [tokens, width] = input.dims();
-        let (device, dtype) = (input.device(), input.dtype());
+        let device = input.device();
         // In smaller floats, many experts would be equally probable.
-        let logits = self.gate.forward(input.clone()).cast(DType::F32);
+        let logits = self
+            .gate
+            .forward(input.clone().cast(DType::F32), Onto::Floats);
         let probabilities = softmax(logits, 1);
         let choices = self.choices(&probabilities);
         let ids: Vec<i64> = choices.iter().map(|&expert| expert as i64).collect();
@@ -59,12 +70,12 @@ impl Experts {
         if self.normalized {
             factors = factors.clone() / factors.sum_dim(1);
         }
-        let factors: Tensor<1> = factors.cast(dtype).flatten(0, 1);
+        let factors: Tensor<1> = factors.flatten(0, 1);
         let mut places_of_expert: Vec<Vec<i64>> = vec![Vec::new(); self.experts.len()];
         for (place, &expert) in choices.iter().enumerate() {
             places_of_expert[expert].push(place as i64);
         }
-        let mut output = Tensor::zeros([tokens, width], (&device, dtype));
+        let mut output = Tensor::zeros([tokens, width], &device);
         for (expert, places) in self.experts.iter().zip(places_of_expert) {
             if places.is_empty() {
                 continue;
@@ -76,7 +87,7 @@ impl Experts {
             let rows = places.iter().map(|place| place / self.chosen as i64);
             let rows = indices(rows.collect());
             let factors = factors.clone().select(0, indices(places));
-            let result = expert.forward(input.clone().select(0, rows.clone()));
+            let result = expert.forward(input.clone().select(0, rows.clone()), Onto::Floats);
             let result = result * factors.unsqueeze_dim::<2>(1);
             output = output.select_assign(0, rows, result, IndexingUpdateOp::Add);
         }

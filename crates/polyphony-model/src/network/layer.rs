@@ -1,7 +1,10 @@
 //! A layer of the network: attention and feed-forward, each on normalized input, each added to the residual
 //! stream. Parts that only some architectures have are optional.
 
-use burn::{module::Module, tensor::Tensor};
+use burn::{
+    module::Module,
+    tensor::{DType, Tensor},
+};
 
 use super::{
     attention::{Attention, merge_heads, split_heads},
@@ -11,7 +14,7 @@ use super::{
     rope::Rotations,
     weights::LayerReader,
 };
-use crate::{ModelError, Projection};
+use crate::{ModelError, Projection, kernels::Onto};
 
 #[derive(Module, Debug)]
 pub(super) struct Layer {
@@ -79,28 +82,27 @@ impl Layer {
         rotations: &Rotations,
         attention: &mut impl Attention,
     ) -> Tensor<2> {
-        let normed = self.input_layernorm.forward(hidden.clone());
-        let attended = self.self_attn.forward(normed, index, rotations, attention);
-        let (hidden, normed) = match &self.pre_feedforward_layernorm {
+        let dtype = self.self_attn.q_proj.input_dtype();
+        let normed = self.input_layernorm.forward(hidden.clone(), dtype);
+        let attend = |onto| {
+            self.self_attn
+                .forward(normed, index, rotations, attention, onto)
+        };
+        let (hidden, norm) = match &self.pre_feedforward_layernorm {
             Some(norm) => {
-                let hidden = hidden + self.post_attention_layernorm.forward(attended);
-                (hidden.clone(), norm.forward(hidden))
+                let attended = attend(Onto::Floats);
+                let normed = self.post_attention_layernorm.forward(attended, DType::F32);
+                (hidden + normed, norm)
             }
-            None => {
-                let hidden = hidden + attended;
-                (
-                    hidden.clone(),
-                    self.post_attention_layernorm.forward(hidden),
-                )
-            }
+            None => (
+                attend(Onto::Residual(hidden)),
+                &self.post_attention_layernorm,
+            ),
         };
-        let output = match &self.mlp {
-            FeedForward::Dense(mlp) => mlp.forward(normed),
-            FeedForward::Experts(experts) => experts.forward(normed),
-        };
+        let normed = norm.forward(hidden.clone(), self.mlp.input_dtype());
         match &self.post_feedforward_layernorm {
-            Some(norm) => hidden + norm.forward(output),
-            None => hidden + output,
+            Some(norm) => hidden + norm.forward(self.mlp.forward(normed, Onto::Floats), DType::F32),
+            None => self.mlp.forward(normed, Onto::Residual(hidden)),
         }
     }
 
@@ -112,6 +114,26 @@ impl Layer {
             FeedForward::Experts(experts) => projections.extend(experts.projections()),
         }
         projections
+    }
+}
+
+impl FeedForward {
+    /// The number type in which its input is read.
+    fn input_dtype(&self) -> DType {
+        match self {
+            Self::Dense(mlp) => mlp.input_dtype(),
+            Self::Experts(experts) => experts.input_dtype(),
+        }
+    }
+
+    /// # Shapes
+    /// - input and output `[T, D]`
+    fn forward(&self, input: Tensor<2>, onto: Onto) -> Tensor<2> {
+        match (self, onto) {
+            (Self::Dense(mlp), onto) => mlp.forward(input, onto),
+            (Self::Experts(experts), Onto::Residual(hidden)) => hidden + experts.forward(input),
+            (Self::Experts(experts), _) => experts.forward(input),
+        }
     }
 }
 
@@ -143,9 +165,12 @@ impl SelfAttention {
         layer: usize,
         rotations: &Rotations,
         attention: &mut impl Attention,
+        onto: Onto,
     ) -> Tensor<2> {
-        let heads =
-            |projection: &Linear| split_heads(projection.forward(hidden.clone()), self.head_size);
+        let heads = |projection: &Linear| {
+            let rows = projection.forward(hidden.clone(), Onto::Input);
+            split_heads(rows, self.head_size)
+        };
         let normed = |heads, norm: &Option<RmsNorm>| match norm {
             Some(norm) => norm.forward_heads(heads),
             None => heads,
@@ -158,7 +183,7 @@ impl SelfAttention {
         let keys = rotation.apply(normed(heads(&self.k_proj), &self.k_norm));
         let values = heads(&self.v_proj);
         let attended = attention.attend(layer, self.window, queries, keys, values);
-        self.o_proj.forward(merge_heads(attended))
+        self.o_proj.forward(merge_heads(attended), onto)
     }
 
     fn projections(&mut self) -> Vec<(String, Projection, &mut Linear)> {

@@ -3,11 +3,14 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Int, Tensor},
+    tensor::{DType, Int, Tensor},
 };
 
 use super::low_rank::LoraAdapter;
-use crate::{WeightGradients, kernels};
+use crate::{
+    Precision, WeightGradients,
+    kernels::{self, Onto, Weight, WeightFormat},
+};
 
 /// A projection; the weight is stored as `[O, I]`, as in Hugging Face files.
 #[derive(Module, Debug)]
@@ -15,6 +18,8 @@ pub(crate) struct Linear {
     weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
     adapter: Option<LoraAdapter>,
+    #[module(skip)]
+    format: WeightFormat,
 }
 
 impl Linear {
@@ -25,6 +30,7 @@ impl Linear {
             weight: Param::from_tensor(weight),
             bias: bias.map(Param::from_tensor),
             adapter: None,
+            format: WeightFormat::F32,
         }
     }
 
@@ -40,22 +46,33 @@ impl Linear {
         }
     }
 
+    /// Prepares the weight for products of this precision. It must be called again when the weight has changed.
+    pub(crate) fn prepare(&mut self, precision: Precision) {
+        let previous = std::mem::take(&mut self.format);
+        self.format = WeightFormat::new(&self.weight.val(), precision, previous);
+    }
+
+    /// The number type in which products read their input.
+    pub(crate) fn input_dtype(&self) -> DType {
+        self.format.dtype()
+    }
+
     /// The projection of every row.
     ///
     /// # Shapes
     /// - input `[T, I]`, output `[T, O]`
-    pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let update = self
-            .adapter
-            .as_ref()
-            .map(|adapter| adapter.forward(input.clone()));
-        let mut projected = kernels::project(input, self.weight.val());
-        if let Some(bias) = &self.bias {
-            projected = projected + bias.val().unsqueeze();
-        }
-        match update {
-            Some(update) => projected + update,
-            None => projected,
+    pub(crate) fn forward(&self, input: Tensor<2>, onto: Onto) -> Tensor<2> {
+        let weight = self.product_weight();
+        let bias = self.bias.as_ref().map(Param::val);
+        let Some(adapter) = &self.adapter else {
+            return kernels::project(input, &weight, bias, onto);
+        };
+        let update = adapter.forward(input.clone());
+        let sum = kernels::project(input, &weight, bias, Onto::Floats) + update;
+        match onto {
+            Onto::Input => sum.cast(self.input_dtype()),
+            Onto::Floats => sum,
+            Onto::Residual(residual) => residual + sum,
         }
     }
 
@@ -63,19 +80,37 @@ impl Linear {
     pub(crate) fn weight(&self) -> Tensor<2> {
         self.weight.val()
     }
+
+    /// The weight in the form that products need.
+    pub(crate) fn product_weight(&self) -> Weight {
+        Weight {
+            tensor: self.weight.val(),
+            format: self.format.clone(),
+        }
+    }
 }
 
 /// The table of token embeddings.
 #[derive(Module, Debug)]
 pub(crate) struct Embedding {
     weight: Param<Tensor<2>>,
+    /// The format in which an output head reads the table.
+    #[module(skip)]
+    format: WeightFormat,
 }
 
 impl Embedding {
     pub(crate) fn new(weight: Tensor<2>) -> Self {
         Self {
             weight: Param::from_tensor(weight),
+            format: WeightFormat::F32,
         }
+    }
+
+    /// Prepares the table for its use as an output head, as [`Linear::prepare`] does.
+    pub(crate) fn prepare_as_head(&mut self, precision: Precision) {
+        let previous = std::mem::take(&mut self.format);
+        self.format = WeightFormat::new(&self.weight.val(), precision, previous);
     }
 
     /// The embeddings of tokens.
@@ -105,6 +140,14 @@ impl Embedding {
     pub(crate) fn weight(&self) -> Tensor<2> {
         self.weight.val()
     }
+
+    /// The table as an output head.
+    pub(crate) fn head(&self) -> Weight {
+        Weight {
+            tensor: self.weight.val(),
+            format: self.format.clone(),
+        }
+    }
 }
 
 /// Root-mean-square normalization (Zhang and Sennrich, 2019, arXiv 1910.07467).
@@ -127,21 +170,23 @@ impl RmsNorm {
         }
     }
 
-    /// Every row divided by its root mean square, times the weight plus the offset.
+    /// Every row divided by its root mean square, times the weight plus the offset, as numbers of type `output`.
     ///
     /// # Shapes
     /// - input and output `[T, D]`
-    pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        kernels::rms_norm(input, self.weight.val(), self.epsilon, self.offset)
+    pub(crate) fn forward(&self, input: Tensor<2>, output: DType) -> Tensor<2> {
+        let weight = self.weight.val();
+        kernels::rms_norm(input, weight, self.epsilon, self.offset, output)
     }
 
-    /// As [`RmsNorm::forward`], for every head of every row.
+    /// As [`RmsNorm::forward`], for every head of every row, in the number type of the input.
     ///
     /// # Shapes
     /// - input and output `[T, heads, D]`
     pub(crate) fn forward_heads(&self, input: Tensor<3>) -> Tensor<3> {
         let [tokens, heads, size] = input.dims();
-        let rows = self.forward(input.reshape([tokens * heads, size]));
+        let dtype = input.dtype();
+        let rows = self.forward(input.reshape([tokens * heads, size]), dtype);
         rows.reshape([tokens, heads, size])
     }
 }

@@ -3,7 +3,7 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::Tensor,
+    tensor::{DType, Tensor},
 };
 
 use crate::kernels;
@@ -30,13 +30,13 @@ impl LoraAdapter {
         }
     }
 
-    /// What the adapter adds to the projection of every row.
+    /// What the adapter adds to the projection of every row, in 32-bit floats.
     ///
     /// # Shapes
     /// - input `[T, I]`, output `[T, O]`
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let reduced = kernels::project(input, self.a.val());
-        kernels::project(reduced, self.b.val()) * self.scale
+        let reduced = kernels::project_floats(input.cast(DType::F32), self.a.val());
+        kernels::project_floats(reduced, self.b.val()) * self.scale
     }
 
     /// What the adapter adds to the projection's weight, `[O, I]`.

@@ -1,11 +1,14 @@
 //! The feed-forward layer.
 
-use burn::{module::Module, tensor::Tensor};
+use burn::{
+    module::Module,
+    tensor::{DType, Tensor},
+};
 
 use super::{layers::Linear, weights::LayerReader};
 use crate::{
     ModelError, Projection,
-    kernels::{self, Activation},
+    kernels::{self, Activation, Onto},
 };
 
 /// The gated feed-forward layer, `down(f(gate(x)) · up(x))` (Shazeer, 2020, arXiv 2002.05202).
@@ -43,12 +46,17 @@ impl Mlp {
         projections.map(move |(kind, linear)| (format!("{path}.{}", kind.name()), kind, linear))
     }
 
+    /// The number type in which its input is read.
+    pub(super) fn input_dtype(&self) -> DType {
+        self.gate_proj.input_dtype()
+    }
+
     /// # Shapes
     /// - input and output `[T, D]`
-    pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let gate = self.gate_proj.forward(input.clone());
-        let up = self.up_proj.forward(input);
+    pub(crate) fn forward(&self, input: Tensor<2>, onto: Onto) -> Tensor<2> {
+        let gate = self.gate_proj.forward(input.clone(), Onto::Input);
+        let up = self.up_proj.forward(input, Onto::Input);
         self.down_proj
-            .forward(kernels::gated(gate, up, self.activation))
+            .forward(kernels::gated(gate, up, self.activation), onto)
     }
 }

@@ -12,7 +12,7 @@ use super::{
     decoder::{Decoder, Trunk},
     rope::Rotations,
 };
-use crate::WeightGradients;
+use crate::{WeightGradients, kernels::Weight};
 
 /// The input of each layer, and the output of the last one; each `[T, D]`, not recorded.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Decoder {
     }
 
     /// The gradients of `objective` with respect to all trainable weights. `objective` receives the
-    /// normalized hidden states, `[T, D]`, and the head's weight, `[V, D]`, both recorded, and returns
+    /// normalized hidden states, `[T, D]`, and the head, `[V, D]`, both recorded, and returns
     /// one number.
     pub(crate) fn gradients(
         &self,
@@ -53,7 +53,7 @@ impl Decoder {
         LayerInputs { inputs, last }: LayerInputs,
         rotations: &Rotations,
         attention: &mut impl Attention,
-        objective: impl FnOnce(Tensor<2>, Tensor<2>) -> Tensor<1>,
+        objective: impl FnOnce(Tensor<2>, &Weight) -> Tensor<1>,
     ) -> WeightGradients {
         // One weight may be both embedding and head, so both are differentiated as one module.
         let top = Self {
@@ -67,7 +67,7 @@ impl Decoder {
         }
         .train();
         let output = Tensor::from_inner(last).require_grad();
-        let mut grads = objective(top.normalize(output.clone()), top.head()).backward();
+        let mut grads = objective(top.normalize(output.clone()), &top.head()).backward();
         let mut upstream = output.grad_remove(&mut grads);
         let norm = WeightGradients::take(&top.model.norm, &mut grads);
         let head = WeightGradients::take(&top.lm_head, &mut grads);

@@ -3,7 +3,7 @@
 
 use std::f64::consts::TAU;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{ModelConfig, Rope, RopeScaling, kernels::rotate};
 
@@ -16,13 +16,9 @@ pub(crate) struct Rotations {
 }
 
 impl Rotations {
-    /// The rotations for tokens at `positions`, as numbers of type `dtype`.
-    pub(crate) fn new(
-        positions: &[usize],
-        config: &ModelConfig,
-        (device, dtype): (&Device, DType),
-    ) -> Self {
-        let rotation = |rope| Rotation::new(positions, config.head_size, rope, (device, dtype));
+    /// The rotations for tokens at `positions`.
+    pub(crate) fn new(positions: &[usize], config: &ModelConfig, device: &Device) -> Self {
+        let rotation = |rope| Rotation::new(positions, config.head_size, rope, device);
         let window = config.parts.window.as_ref();
         Self {
             all_tokens: rotation(&config.rope),
@@ -47,13 +43,8 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// The rotation for tokens at `positions`, as numbers of type `dtype`.
-    pub(crate) fn new(
-        positions: &[usize],
-        head_size: usize,
-        rope: &Rope,
-        (device, dtype): (&Device, DType),
-    ) -> Self {
+    /// The rotation for tokens at `positions`.
+    pub(crate) fn new(positions: &[usize], head_size: usize, rope: &Rope, device: &Device) -> Self {
         let frequencies = frequencies(rope, head_size);
         let magnitude = match rope.scaling {
             RopeScaling::Yarn {
@@ -70,7 +61,7 @@ impl Rotation {
                 })
                 .collect();
             let shape = [positions.len(), 1, frequencies.len()];
-            Tensor::<3>::from_data(TensorData::new(values, shape), device).cast(dtype)
+            Tensor::<3>::from_data(TensorData::new(values, shape), device)
         };
         Self {
             cos: table(f64::cos),
@@ -150,7 +141,7 @@ mod tests {
         };
         let vector = |values: [f32; 4]| Tensor::<3>::from_data([[values]], &device);
         let rotated = |v: &Tensor<3>, position| {
-            Rotation::new(&[position], 4, &rope, (&device, DType::F32)).apply(v.clone())
+            Rotation::new(&[position], 4, &rope, &device).apply(v.clone())
         };
         let (q, k) = (vector([0.3, -1.2, 0.7, 2.0]), vector([1.0, 0.4, -0.6, 0.1]));
         let dot = |a: Tensor<3>, b: Tensor<3>| (a * b).sum().into_scalar::<f32>();

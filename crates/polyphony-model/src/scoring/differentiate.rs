@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{PackedGroup, group_logprobs};
 use crate::{
     LanguageModel, ModelError, WeightGradients,
+    kernels::Weight,
     network::{LayerInputs, attention::PackedAttention},
     transfer::{to_host, token_tensor},
 };
@@ -97,7 +98,7 @@ impl<'a> ScoredGroup<'a> {
                 let hidden =
                     model.hidden_from(embedded.clone(), &group.positions(), &mut attention(group));
                 let states = rows(&hidden, &state_indices);
-                let logprobs = group_logprobs(group, hidden, model.head(), temperature);
+                let logprobs = group_logprobs(group, hidden, &model.head(), temperature);
                 let recorded = Recorded {
                     model,
                     embedded,
@@ -111,7 +112,7 @@ impl<'a> ScoredGroup<'a> {
                 let inputs = model.layer_inputs(&ids, &positions, &mut attention(group));
                 let hidden = model.normalize(inputs.last());
                 let states = rows(&hidden, &state_indices);
-                let logprobs = group_logprobs(group, hidden, model.head(), temperature);
+                let logprobs = group_logprobs(group, hidden, &model.head(), temperature);
                 let inputs = Box::new(inputs);
                 (logprobs, states, ForwardPass::LayerInputs { model, inputs })
             }
@@ -175,7 +176,7 @@ impl<'a> ScoredGroup<'a> {
                 let (group, temperature) = (self.group, self.temperature);
                 let state_indices = self.state_indices;
                 let (ids, positions) = (group.input_tokens(), group.positions());
-                let objective = |hidden: Tensor<2>, head| {
+                let objective = |hidden: Tensor<2>, head: &Weight| {
                     let states = rows(&hidden, &state_indices);
                     let logprobs = group_logprobs(group, hidden, head, temperature);
                     derivatives.surrogate(logprobs, states)

@@ -12,7 +12,8 @@ pub use pack::PackedGroup;
 use self::pack::check_tokens;
 
 use crate::{
-    LanguageModel, ModelError, kernels,
+    LanguageModel, ModelError,
+    kernels::{self, Onto, Weight},
     network::attention::PackedAttention,
     transfer::{to_host, token_tensor},
 };
@@ -38,7 +39,7 @@ pub fn score_group(
     group.check(model)?;
     let mut attention = PackedAttention::new(group.prompt().len(), &group.input_lengths());
     let hidden = model.hidden(&group.input_tokens(), &group.positions(), &mut attention);
-    Ok(group_logprobs(group, hidden, model.head(), temperature))
+    Ok(group_logprobs(group, hidden, &model.head(), temperature))
 }
 
 /// The log-probabilities of a group's response tokens, from the hidden states of its input tokens.
@@ -48,7 +49,7 @@ pub fn score_group(
 fn group_logprobs(
     group: &PackedGroup<'_>,
     hidden: Tensor<2>,
-    head: Tensor<2>,
+    head: &Weight,
     temperature: f32,
 ) -> Tensor<1> {
     let device = hidden.device();
@@ -87,7 +88,7 @@ pub fn sequence_logits(model: &LanguageModel, ids: &[u32]) -> Result<Tensor<2>, 
     let positions: Vec<usize> = (0..ids.len()).collect();
     let mut attention = PackedAttention::new(ids.len(), &[]);
     let hidden = model.hidden(ids, &positions, &mut attention);
-    Ok(kernels::project(hidden, model.head()))
+    Ok(kernels::project(hidden, &model.head(), None, Onto::Floats))
 }
 
 /// The natural log-probability of each token after the first, given those before it, at

@@ -9,7 +9,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    LoraConfig, ModelFiles, TensorSpec, architectures::TINY_MODELS, kernels::host,
+    LoraConfig, ModelFiles, TensorSpec,
+    architectures::TINY_MODELS,
+    kernels::{Weight, host},
     network::attention::PackedAttention,
 };
 
@@ -86,7 +88,7 @@ fn every_weight_has_an_entry_even_if_the_objective_ignores_the_layers() {
         let (ids, positions) = ([5, 80, 130], [0, 1, 2]);
         let attention = || PackedAttention::new(2, &[1]);
         let inputs = model.layer_inputs(&ids, &positions, &mut attention());
-        let objective = |_, head: Tensor<2>| head.sum();
+        let objective = |_: Tensor<2>, head: &Weight| head.tensor.clone().sum();
         let gradients = model.gradients(&ids, &positions, inputs, &mut attention(), objective);
         let gradients = gradients.into_vec();
         let weights = model.named_weights();

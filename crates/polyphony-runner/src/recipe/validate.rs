@@ -2,17 +2,11 @@
 
 use anyhow::{Result, bail, ensure};
 use polyphony_episode::Environment;
-use polyphony_marl::{
-    AlgorithmSettings, ConfigError, EnvironmentSpec, MAX_SAMPLES, RolloutWeights,
-};
+use polyphony_marl::{AlgorithmSettings, ConfigError, EnvironmentSpec, MAX_SAMPLES};
 use polyphony_model::ModelError;
 
 use super::{Recipe, TeamModels};
-use crate::{
-    device::{DeviceChoice, Devices},
-    registry::Registry,
-    team::agent_names,
-};
+use crate::{device::Devices, registry::Registry, team::agent_names};
 
 /// Steps are numbered with 32 bits; evaluation uses the last number.
 const MAX_STEPS: usize = u32::MAX as usize - 1;
@@ -42,11 +36,6 @@ impl Recipe {
             lora.validate().map_err(in_section("fine_tuning"))?;
         }
         self.validate_counts()?;
-        ensure!(
-            self.rollout_weights == RolloutWeights::Full || !self.uses_cpu(),
-            "`rollout_weights` is {:?}, but must be Full on the CPU, which is not faster with less precision",
-            self.rollout_weights
-        );
         if let (TeamModels::Shared(_), Devices::Each(_)) = (&self.team, &self.devices) {
             bail!(
                 "`devices` lists devices, but a team that shares one model runs on one: give \
@@ -97,13 +86,6 @@ impl Recipe {
             }
         }
         Ok(())
-    }
-
-    fn uses_cpu(&self) -> bool {
-        match &self.devices {
-            Devices::Same(device) => *device == DeviceChoice::Cpu,
-            Devices::Each(devices) => devices.contains(&DeviceChoice::Cpu),
-        }
     }
 
     /// Checks what training needs beyond [`Recipe::validate`]. `algorithm` holds the settings of the recipe's

@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    DeviceChoice, Devices, EvaluatedAgents, EvaluationRequest, FineTuning, Recipe, Registry,
-    training_steps_of_models,
+    DeviceChoice, Devices, EvaluatedAgents, EvaluationRequest, FineTuning, PrecisionChoice, Recipe,
+    Registry, training_steps_of_models,
 };
 
 use crate::commands::evaluation::{Destination, EvaluationJob, evaluate};
@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// two with a device number if needed, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
+    /// Compute with this precision, instead of the recipe's: auto, f32 or bf16.
+    #[arg(long)]
+    precision: Option<PrecisionChoice>,
 }
 
 /// The baselines of the MAGRPO paper (arXiv 2508.04652).
@@ -94,6 +97,8 @@ impl Arguments {
         if let Some(device) = self.device {
             recipe.devices = Devices::Same(device);
         }
+        let precision = self.precision.unwrap_or(recipe.precision);
+        recipe.precision = precision.resolved(&recipe.devices)?;
         // Nothing is trained here.
         recipe.fine_tuning = FineTuning::Full;
         let is_single = registry.inner_environment(&recipe.environment).is_some();
@@ -123,6 +128,7 @@ mod tests {
                 .collect(),
             run_dir: None,
             device: None,
+            precision: None,
         };
         arguments.recipe(&registry())
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context as _, Result};
 use polyphony_model::{Activations, ModelFiles};
 
-use polyphony_runner::{DeviceChoice, Event, Observer as _, resolve_model};
+use polyphony_runner::{DeviceChoice, Event, Observer as _, PrecisionChoice, resolve_model};
 
 use crate::{
     bench::{Workload, bench},
@@ -36,6 +36,10 @@ pub(crate) struct Arguments {
     /// Run the models on this device, such as cpu or cuda:1.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
+    /// Compute with this precision: auto, f32 or bf16. With auto it is bf16 on CPUs with AVX512-BF16, otherwise
+    /// f32.
+    #[arg(long, default_value = "auto")]
+    precision: PrecisionChoice,
 }
 
 /// Runs the steps and prints one line with the measurements.
@@ -59,7 +63,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         done: 0,
     });
     let device = arguments.device.open()?;
-    let measurements = bench(files, &device, workload, &mut |done| {
+    let precision = arguments.precision.on(arguments.device)?;
+    let measurements = bench(files, (&device, precision), workload, &mut |done| {
         display.on_event(Event::PhaseAdvanced { done })
     })
     .with_context(context)?;

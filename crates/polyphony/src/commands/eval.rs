@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Result, ensure};
 use polyphony_marl::Protocol;
 use polyphony_runner::{
-    DeviceChoice, Devices, EvaluatedAgents, EvaluationRequest, FineTuning, Recipe, Registry,
-    TeamModels, run_recipe, training_steps_of_models,
+    DeviceChoice, Devices, EvaluatedAgents, EvaluationRequest, FineTuning, PrecisionChoice, Recipe,
+    Registry, TeamModels, run_recipe, training_steps_of_models,
 };
 
 use crate::commands::evaluation::{Destination, EvaluationJob, evaluate};
@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// two with a device number if needed, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
+    /// Compute with this precision, instead of the recipe's: auto, f32 or bf16.
+    #[arg(long)]
+    precision: Option<PrecisionChoice>,
     /// Save the recipe, the metrics and all responses in this new directory, for `compare` and `report`.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -91,6 +94,8 @@ impl Arguments {
         if let Some(device) = self.device {
             recipe.devices = Devices::Same(device);
         }
+        let precision = self.precision.unwrap_or(recipe.precision);
+        recipe.precision = precision.resolved(&recipe.devices)?;
         // Nothing is trained here.
         recipe.fine_tuning = FineTuning::Full;
         recipe.updates.learning_rates.clear();
@@ -128,6 +133,7 @@ mod tests {
             overrides: to_strings(overrides),
             team: to_strings(team),
             device: None,
+            precision: None,
             run_dir: None,
         }
     }

@@ -10,7 +10,7 @@ use polyphony_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use polyphony_runner::DeviceChoice;
+use polyphony_runner::{DeviceChoice, PrecisionChoice};
 
 use crate::json_lines;
 
@@ -53,6 +53,10 @@ pub(crate) struct Arguments {
     /// Run the model on this device, such as cpu or cuda:1.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
+    /// Compute with this precision: auto, f32 or bf16. With auto it is bf16 on CPUs with AVX512-BF16, otherwise
+    /// f32.
+    #[arg(long, default_value = "auto")]
+    precision: PrecisionChoice,
 }
 
 #[derive(Deserialize)]
@@ -72,7 +76,7 @@ struct Answer {
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
     let sampling = arguments.sampling();
     sampling.validate()?;
-    let (files, model) = super::load(&arguments.model, arguments.device)?;
+    let (files, model) = super::load(&arguments.model, arguments.device, arguments.precision)?;
     let config = GenerationConfig {
         sampling,
         max_new_tokens: arguments.max_new_tokens,

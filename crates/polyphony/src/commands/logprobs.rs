@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use polyphony_runner::DeviceChoice;
+use polyphony_runner::{DeviceChoice, PrecisionChoice};
 
 use crate::json_lines;
 
@@ -22,6 +22,10 @@ pub(crate) struct Arguments {
     /// Run the model on this device, such as cpu or cuda:1.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
+    /// Compute with this precision: auto, f32 or bf16. With auto it is bf16 on CPUs with AVX512-BF16, otherwise
+    /// f32.
+    #[arg(long, default_value = "f32")]
+    precision: PrecisionChoice,
 }
 
 #[derive(Deserialize)]
@@ -37,7 +41,7 @@ struct Logprobs {
 /// Prints, for every line of the input, the natural log-probability of every token but the first, at
 /// temperature 1.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
-    let (_, model) = super::load(&arguments.model, arguments.device)?;
+    let (_, model) = super::load(&arguments.model, arguments.device, arguments.precision)?;
     json_lines::answer(&arguments.input, output, |_, sequence: Sequence| {
         let logprobs =
             polyphony_model::sequence_logprobs(&model, &sequence.ids).with_context(|| {
@@ -71,6 +75,7 @@ mod tests {
             model: model.to_owned(),
             input: input.clone(),
             device: DeviceChoice::Cpu,
+            precision: PrecisionChoice::F32,
         };
         let mut output = Vec::new();
         let error = run(&arguments, &mut output).unwrap_err();

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use polyphony_runner::{DeviceChoice, Recipe, Registry, Stop};
+use polyphony_runner::{DeviceChoice, PrecisionChoice, Recipe, Registry, Stop};
 
 use crate::{commands::print_summary, display::Display, interrupt};
 
@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// two with a device number if needed, as in cuda:1.
     #[arg(long)]
     device: Option<DeviceChoice>,
+    /// Compute with this precision, instead of the recipe's: auto, f32 or bf16.
+    #[arg(long)]
+    precision: Option<PrecisionChoice>,
 }
 
 /// Trains the team of the recipe.
@@ -48,7 +51,10 @@ impl Arguments {
         let device = self
             .device
             .map(|device| format!("devices=Same({device:?})"));
-        let flags = steps.into_iter().chain(device);
+        let precision = self
+            .precision
+            .map(|precision| format!("precision={precision:?}"));
+        let flags = steps.into_iter().chain(device).chain(precision);
         let overrides: Vec<String> = self.overrides.iter().cloned().chain(flags).collect();
         Recipe::load(registry, self.recipe.as_deref(), &overrides)
     }
@@ -59,15 +65,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_option_steps_overrides_the_recipe_and_set() {
+    fn options_override_the_recipe_and_set() {
         let arguments = Arguments {
             recipe: None,
             overrides: vec!["seed=7".to_owned(), "steps=3".to_owned()],
             run_dir: None,
             steps: Some(5),
             device: None,
+            precision: Some(PrecisionChoice::Bf16),
         };
         let recipe = arguments.recipe(&crate::standard::registry()).unwrap();
         assert_eq!((recipe.seed, recipe.steps), (7, 5));
+        assert_eq!(recipe.precision, PrecisionChoice::Bf16);
     }
 }

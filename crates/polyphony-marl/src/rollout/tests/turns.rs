@@ -233,7 +233,6 @@ fn every_node_has_its_own_stream_and_other_tasks_change_nothing() {
     let started = start_tasks(&agents, &game, tasks.clone(), &config).unwrap();
     let context = RolloutContext {
         agents: &agents,
-        models: sampling_models(&agents, config.rollout_weights).unwrap(),
         environment: &game,
         plan: &plan,
         config: &config,

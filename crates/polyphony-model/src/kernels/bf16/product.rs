@@ -1,0 +1,433 @@
+//! The product of a matrix with panels.
+
+use std::{marker::PhantomData, ops::Range};
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::{
+    Panels,
+    panels::{WIDTH, check},
+};
+use crate::kernels::Cores;
+
+/// Rows whose sums are computed at once: with two registers of sums each they fill the registers.
+const MAX_TILE: usize = 12;
+
+/// Numbers of packed weights that a thread takes at once: enough to hide the cost of handing over work, few
+/// enough to balance the load.
+const CHUNK: usize = 1 << 16;
+
+/// Products with fewer multiplications than this are computed by one thread.
+const SMALL: usize = 1 << 18;
+
+/// The left operand of a product, `[rows, inner]`, read in pairs of adjacent inner indices.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left<'a> {
+    pairs: *const u32,
+    rows: usize,
+    inner: usize,
+    /// The distance, in pairs, between two rows of one block.
+    row_stride: usize,
+    /// The distance, in pairs, between two adjacent pairs of one row.
+    pair_stride: usize,
+    /// Rows per block, and the distance of two blocks in pairs.
+    block: (usize, usize),
+    values: PhantomData<&'a [bf16]>,
+}
+
+// SAFETY: it only reads what it borrows.
+unsafe impl Send for Left<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Left<'_> {}
+
+impl<'a> Left<'a> {
+    /// The rows of a matrix in row-major order, whose starts are `stride` apart.
+    ///
+    /// # Panics
+    /// If `inner` is odd, or the matrix does not lie within its slice.
+    pub(crate) fn rows(values: &'a [bf16], rows: usize, inner: usize, stride: usize) -> Self {
+        check(values.len(), rows, inner, stride);
+        assert!(inner.is_multiple_of(2), "rows are read in pairs");
+        assert!(
+            stride.is_multiple_of(2) || rows <= 1,
+            "every row starts with a pair"
+        );
+        Self {
+            pairs: values.as_ptr().cast(),
+            rows,
+            inner,
+            row_stride: stride / 2,
+            pair_stride: 1,
+            block: (usize::MAX, 0),
+            values: PhantomData,
+        }
+    }
+
+    /// The columns of packed panels, as rows: a transposed operand.
+    pub(crate) fn columns(panels: &'a Panels) -> Self {
+        let is_empty = panels.columns() == 0 || panels.inner() == 0;
+        Self {
+            pairs: match is_empty {
+                true => std::ptr::null(),
+                false => panels.panel(0),
+            },
+            rows: panels.columns(),
+            inner: panels.inner(),
+            row_stride: 1,
+            pair_stride: WIDTH,
+            block: (WIDTH, panels.panel_stride()),
+            values: PhantomData,
+        }
+    }
+}
+
+impl Left<'_> {
+    pub(crate) fn row_count(&self) -> usize {
+        self.rows
+    }
+}
+
+/// Where a product is written, as rows of a matrix.
+#[derive(Debug)]
+pub(crate) enum Output<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+}
+
+/// The result of a product, `factor · left · right`, plus what is added to it.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    output: Pointer,
+    stride: usize,
+    factor: f32,
+    /// A number per column.
+    bias: Option<&'a [f32]>,
+    /// A matrix of the same shape and stride, such as the residual stream. It may be the output itself.
+    addend: *const f32,
+    /// Whether the sums start with the addend. Otherwise it is added to them at the end.
+    starts_with_addend: bool,
+    length: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Pointer {
+    F32(*mut f32),
+    Bf16(*mut bf16),
+}
+
+// SAFETY: threads write disjoint columns of what it borrows exclusively.
+unsafe impl Sync for Target<'_> {}
+
+impl<'a> Target<'a> {
+    /// The starts of two rows of `output` are `stride` apart.
+    pub(crate) fn new(output: Output<'a>, stride: usize) -> Self {
+        let (output, length) = match output {
+            Output::F32(values) => (Pointer::F32(values.as_mut_ptr()), values.len()),
+            Output::Bf16(values) => (Pointer::Bf16(values.as_mut_ptr()), values.len()),
+        };
+        Self {
+            output,
+            stride,
+            factor: 1.0,
+            bias: None,
+            addend: std::ptr::null(),
+            starts_with_addend: false,
+            length,
+            borrow: PhantomData,
+        }
+    }
+
+    /// The product is multiplied by `factor`, before anything is added.
+    pub(crate) fn times(self, factor: f32) -> Self {
+        Self { factor, ..self }
+    }
+
+    /// `bias` is added to every row.
+    pub(crate) fn plus_bias(self, bias: &'a [f32]) -> Self {
+        let bias = Some(bias);
+        Self { bias, ..self }
+    }
+
+    /// A matrix with the shape and the stride of the output is added.
+    pub(crate) fn plus(self, addend: &'a [f32]) -> Self {
+        assert!(
+            addend.len() >= self.length,
+            "the addend is as large as the output"
+        );
+        Self {
+            addend: addend.as_ptr(),
+            ..self
+        }
+    }
+
+    /// The product is added to what the output holds.
+    ///
+    /// # Panics
+    /// If the output is not made of 32-bit floats.
+    pub(crate) fn accumulated(self) -> Self {
+        let Pointer::F32(values) = self.output else {
+            panic!("sums are accumulated in 32 bits")
+        };
+        Self {
+            addend: values,
+            ..self
+        }
+    }
+}
+
+impl Target<'_> {
+    /// The sums go on from what the output holds: the result is the same, to the last bit, as that of one product
+    /// over all inner indices.
+    ///
+    /// # Panics
+    /// If the output is not made of 32-bit floats.
+    pub(crate) fn continued(self) -> Self {
+        Self {
+            starts_with_addend: true,
+            ..self.accumulated()
+        }
+    }
+}
+
+/// Writes `left · right` to the target.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub(crate) fn product(left: Left<'_>, right: &Panels, target: &Target<'_>, cores: Cores) {
+    product_of_part(left, right, 0..right.columns(), target, cores);
+}
+
+/// As [`product`], with some columns of the right operand. The target has only these columns.
+///
+/// # Panics
+/// If the sizes do not fit together, or the part does not begin with a panel.
+pub(crate) fn product_of_part(
+    left: Left<'_>,
+    right: &Panels,
+    part: Range<usize>,
+    target: &Target<'_>,
+    cores: Cores,
+) {
+    assert!(
+        part.start.is_multiple_of(WIDTH) && part.end <= right.columns(),
+        "parts begin with a panel"
+    );
+    let (rows, columns) = (left.rows, part.len());
+    assert_eq!(left.inner.div_ceil(2), right.pairs(), "sizes must fit");
+    check(target.length, rows, columns, target.stride);
+    assert!(
+        target.bias.is_none_or(|bias| bias.len() == columns),
+        "the bias has one number per column"
+    );
+    let panels = columns.div_ceil(WIDTH);
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    let first = part.start / WIDTH;
+    let run = |panel: usize| {
+        let columns = (columns - panel * WIDTH).min(WIDTH);
+        let weights = match right.pairs() {
+            0 => std::ptr::null(),
+            _ => right.panel(first + panel),
+        };
+        multiply_panel(
+            left,
+            (weights, right.pairs()),
+            panel * WIDTH..panel * WIDTH + columns,
+            target,
+        );
+    };
+    let panel_size = right.pairs() * 2 * WIDTH;
+    if cores == Cores::One || rows * panel_size * panels < SMALL {
+        (0..panels).for_each(run);
+        return;
+    }
+    let at_once =
+        (CHUNK / panel_size.max(1)).clamp(1, panels.div_ceil(2 * rayon::current_num_threads()));
+    (0..panels.div_ceil(at_once))
+        .into_par_iter()
+        .for_each(|chunk| {
+            let first = chunk * at_once;
+            (first..(first + at_once).min(panels)).for_each(run);
+        });
+}
+
+/// All rows of the product with one panel of so many pairs. `columns` are those of the target.
+fn multiply_panel(
+    left: Left<'_>,
+    (weights, pairs): (*const u32, usize),
+    columns: Range<usize>,
+    target: &Target<'_>,
+) {
+    let (block_rows, block_stride) = left.block;
+    let mut start = 0;
+    let mut block = 0;
+    while start < left.rows {
+        let end = left.rows.min(start.saturating_add(block_rows));
+        let tiles = (end - start).div_ceil(MAX_TILE);
+        let mut row = start;
+        for tile in 0..tiles {
+            // Tiles of equal size use the registers best.
+            let count = (end - row).div_ceil(tiles - tile);
+            let offset = block * block_stride + (row - start) * left.row_stride;
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: panels prove that the processor has the instructions. `Left` and `Panels` were checked
+            // when they were made, and `product` checked the target and that the sizes fit.
+            unsafe {
+                x86::multiply_tile(
+                    count,
+                    x86::Tile {
+                        left: left.pairs.wrapping_add(offset),
+                        row_stride: left.row_stride,
+                        pair_stride: left.pair_stride,
+                        weights,
+                        pairs,
+                        row,
+                        column: columns.start,
+                        columns: columns.len(),
+                        target,
+                    },
+                );
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            {
+                let _ = (offset, weights, pairs, &columns, target);
+                unreachable!("there are no panels without the instructions");
+            }
+            row += count;
+        }
+        start = end;
+        block += 1;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{MAX_TILE, Pointer, Target, WIDTH};
+
+    /// Some rows of a product with one panel.
+    #[derive(Clone, Copy)]
+    pub(super) struct Tile<'a> {
+        pub(super) left: *const u32,
+        pub(super) row_stride: usize,
+        pub(super) pair_stride: usize,
+        pub(super) weights: *const u32,
+        pub(super) pairs: usize,
+        /// The first row and column of the target.
+        pub(super) row: usize,
+        pub(super) column: usize,
+        /// Columns of the target from `column` on.
+        pub(super) columns: usize,
+        pub(super) target: &'a Target<'a>,
+    }
+
+    /// # Safety
+    /// The processor must have AVX512 (F, BW, VL) and AVX512-BF16; `left` has `rows` rows and `weights` one
+    /// panel of `pairs` pairs, and the target the rows and columns of the tile.
+    pub(super) unsafe fn multiply_tile(rows: usize, tile: Tile<'_>) {
+        macro_rules! by_rows {
+            ($($rows:literal)*) => {
+                match rows {
+                    // SAFETY: the caller promises what `multiply` needs.
+                    $($rows => unsafe { multiply::<$rows>(tile) },)*
+                    _ => unreachable!("a tile has 1 to {MAX_TILE} rows"),
+                }
+            };
+        }
+        by_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
+    }
+
+    /// # Safety
+    /// As [`multiply_tile`], with `ROWS` rows.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn multiply<const ROWS: usize>(tile: Tile<'_>) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        if tile.target.starts_with_addend {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: `addend` reads only columns that the target has.
+                    *sum = unsafe { addend(tile, row, 16 * half) };
+                }
+            }
+        }
+        let (mut left, mut weights) = (tile.left, tile.weights);
+        for _ in 0..tile.pairs {
+            // SAFETY: `weights` points to a pair of the panel, and `left` to the same pair of `ROWS` rows. Both
+            // are advanced only as often as there are pairs.
+            unsafe {
+                let columns =
+                    [0, 16].map(|half| pairs(_mm512_load_si512(weights.add(half).cast())));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let pair = left.add(row * tile.row_stride).read_unaligned();
+                    let pair = pairs(_mm512_set1_epi32(pair as i32));
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = _mm512_dpbf16_ps(*sum, pair, column);
+                    }
+                }
+                weights = weights.wrapping_add(WIDTH);
+                left = left.wrapping_add(tile.pair_stride);
+            }
+        }
+        for (index, sums) in sums.into_iter().enumerate() {
+            for (half, sum) in sums.into_iter().enumerate() {
+                let count = tile.columns.saturating_sub(16 * half).min(16);
+                if count > 0 {
+                    // SAFETY: the target has this row, and `count` columns from here on.
+                    unsafe { store(tile, index, 16 * half, count, sum) };
+                }
+            }
+        }
+    }
+
+    /// The addend of up to 16 columns; zeros beyond those that the target has.
+    ///
+    /// # Safety
+    /// The target has an addend.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn addend(tile: Tile<'_>, row: usize, column: usize) -> __m512 {
+        let count = tile.columns.saturating_sub(column).min(16);
+        let mask = ((1u32 << count) - 1) as __mmask16;
+        let index = (tile.row + row) * tile.target.stride + tile.column + column;
+        // SAFETY: the mask covers only columns of the target, and the addend has the target's shape.
+        unsafe { _mm512_maskz_loadu_ps(mask, tile.target.addend.wrapping_add(index)) }
+    }
+
+    /// # Safety
+    /// As [`multiply_tile`]; the target has `count` columns from `column` of the tile on.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn store(tile: Tile<'_>, row: usize, column: usize, count: usize, sum: __m512) {
+        let target = tile.target;
+        let mask = ((1u32 << count) - 1) as __mmask16;
+        let index = (tile.row + row) * target.stride + tile.column + column;
+        let mut sum = sum;
+        if target.factor != 1.0 {
+            sum = _mm512_mul_ps(sum, _mm512_set1_ps(target.factor));
+        }
+        // SAFETY: the mask covers only numbers that the caller promises to exist.
+        unsafe {
+            if let Some(bias) = target.bias {
+                let bias = bias.as_ptr().add(tile.column + column);
+                sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, bias));
+            }
+            if !target.addend.is_null() && !target.starts_with_addend {
+                sum = _mm512_add_ps(sum, addend(tile, row, column));
+            }
+            match target.output {
+                Pointer::F32(output) => _mm512_mask_storeu_ps(output.add(index), mask, sum),
+                Pointer::Bf16(output) => {
+                    let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(sum));
+                    _mm256_mask_storeu_epi16(output.add(index).cast(), mask, rounded);
+                }
+            }
+        }
+    }
+
+    fn pairs(vector: __m512i) -> __m512bh {
+        // SAFETY: both are 512 bits without invalid values.
+        unsafe { std::mem::transmute::<__m512i, __m512bh>(vector) }
+    }
+}
