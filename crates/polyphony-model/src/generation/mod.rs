@@ -6,6 +6,7 @@
 //! finished row leaves the batch.
 
 mod cache;
+mod draw;
 mod prefix_tree;
 mod sampling;
 
@@ -18,8 +19,8 @@ pub use sampling::{Sampling, StreamKey};
 
 use self::{
     cache::{CachedPrompt, DecodeAttention, PrefillAttention, PromptCache},
+    draw::{SampledToken, sample_token},
     prefix_tree::PrefixTree,
-    sampling::{SampledToken, sample_token},
 };
 use crate::{
     LanguageModel, ModelError,
