@@ -17,6 +17,7 @@ mod links;
 mod names;
 mod outside;
 mod packages;
+mod peers;
 mod phrases;
 mod process;
 mod site;
@@ -46,6 +47,9 @@ enum Command {
     /// Measure the time of training steps and print it as JSON.
     #[command(disable_help_flag = true)]
     Bench(PolyphonyArguments),
+    /// Time Polyphony beside comlrl, transformers and llama.cpp on this machine, and print a table:
+    /// `compare-peers [--only PARTS] [--quick] [--json FILE]`. The first call installs the peers with `pip`.
+    ComparePeers(peers::Plan),
     /// Run all tests, including those in the documentation, and then all examples.
     Test,
     /// Test only the example package outside of the workspace, as `test` does at its end: copy the package to
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
             arguments => process::polyphony(&["models", "fetch"], arguments),
         },
         Command::Bench(options) => process::polyphony(&["bench"], &options.arguments),
+        Command::ComparePeers(plan) => peers::run(&plan),
         Command::Test => test::run(),
         Command::Outside => outside::run(),
         Command::Fuzz(plan) => fuzz::run(&plan),

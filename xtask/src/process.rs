@@ -39,6 +39,38 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
+/// Runs a command and returns its standard output. What else it writes is shown only if it fails: the end of it
+/// is in the error.
+pub(crate) fn captured(command: &mut Command) -> Result<Vec<u8>> {
+    let line = command_line(command);
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("`{line}` could not start"))?;
+    ensure!(
+        output.status.success(),
+        "`{line}` failed: {}; the end of its output:{}",
+        output.status,
+        end_of([&output.stdout, &output.stderr])
+    );
+    Ok(output.stdout)
+}
+
+/// The last lines of these texts, each indented on a line of its own.
+fn end_of(texts: [&[u8]; 2]) -> String {
+    const LINES: usize = 20;
+    let texts = texts.map(String::from_utf8_lossy);
+    let lines: Vec<&str> = texts
+        .iter()
+        .flat_map(|text| text.lines())
+        // Of a progress bar, only the last state is of interest.
+        .filter_map(|line| line.trim_end().rsplit('\r').next())
+        .filter(|line| !line.is_empty())
+        .collect();
+    let end = &lines[lines.len().saturating_sub(LINES)..];
+    end.iter().map(|line| format!("\n    {line}")).collect()
+}
+
 /// Builds the `polyphony` binary in release mode and runs it with these arguments.
 ///
 /// If the binary fails, this program exits with the same code and without a second message: the binary has
@@ -90,5 +122,19 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert_eq!(error, "`no-such-program` could not start");
+    }
+
+    #[test]
+    fn the_end_of_a_failing_output_is_shown() {
+        let script = r"echo out; printf '1 %%\r2 %%\n\nbad \n' >&2; exit 3";
+        let error = captured(Command::new("sh").args(["-c", script])).unwrap_err();
+        let expected = "; the end of its output:\n    out\n    2 %\n    bad";
+        assert!(error.to_string().ends_with(expected), "{error}");
+        let many: String = (0..30).map(|line| format!("{line}\n")).collect();
+        let end = end_of([many.as_bytes(), b""]);
+        assert!(
+            end.starts_with("\n    10\n") && end.ends_with("\n    29"),
+            "{end}"
+        );
     }
 }
