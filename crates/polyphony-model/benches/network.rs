@@ -1,7 +1,7 @@
 //! Benchmarks of the operations on which training and generation spend their time, for random models
 //! of two sizes: `tiny`, for a quick look, and `smollm2`, which has the size of the default model.
 //!
-//! - `decode`: sampled tokens per second, for 1 to 16 rows after a prompt of 128 tokens. The pass over
+//! - `decode`: sampled tokens per second, for 1 to 64 rows after a prompt of 128 tokens. The pass over
 //!   the prompt is not counted.
 //! - `score`: tokens per second, forward and backward, for one packed group with a prompt of 150 tokens
 //!   and 4 responses of 64 tokens.
@@ -15,8 +15,8 @@ use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
 use polyphony_model::{
-    GenerationConfig, LanguageModel, ModelFiles, PackedGroup, PromptGroup, Sampling, StreamKey,
-    generate, score_group,
+    GenerationConfig, LanguageModel, ModelFiles, PackedGroup, Precision, PromptGroup, Sampling,
+    StreamKey, generate, score_group,
 };
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -61,19 +61,32 @@ const SIZES: [Size; 2] = [
 
 const NEW_TOKENS: usize = 17;
 
-fn decode(criterion: &mut Criterion) {
+/// Every size in every precision of this processor, with the first part of a benchmark's name.
+fn variants(work: &str) -> Vec<(Size, Precision, String)> {
+    let mut variants = Vec::new();
     for size in SIZES {
-        let mut group = criterion.benchmark_group(format!("decode/{}", size.name));
+        for (precision, name) in [(Precision::F32, "f32"), (Precision::Bf16, "bf16")] {
+            if precision.check(&Device::flex()).is_ok() {
+                variants.push((size, precision, format!("{work}/{}/{name}", size.name)));
+            }
+        }
+    }
+    variants
+}
+
+fn decode(criterion: &mut Criterion) {
+    for (size, precision, name) in variants("decode") {
+        let mut group = criterion.benchmark_group(name);
         group.sample_size(10);
         // Created only if a benchmark of this size runs.
-        let model = LazyCell::new(|| size.model());
+        let model = LazyCell::new(|| size.model(precision));
         let prompt = tokens(128);
         let config = GenerationConfig {
             sampling: Sampling::default(),
             max_new_tokens: NEW_TOKENS,
             stop_tokens: Vec::new(),
         };
-        for rows in [1, 4, 8, 16] {
+        for rows in [1, 4, 8, 16, 32, 64] {
             let prompts = [PromptGroup {
                 prompt: &prompt,
                 keys: vec![StreamKey::default(); rows],
@@ -101,10 +114,10 @@ fn decode(criterion: &mut Criterion) {
 }
 
 fn score(criterion: &mut Criterion) {
-    for size in SIZES {
-        let mut group = criterion.benchmark_group(format!("score/{}", size.name));
+    for (size, precision, name) in variants("score") {
+        let mut group = criterion.benchmark_group(name);
         group.sample_size(10);
-        let model = LazyCell::new(|| size.model().trainable());
+        let model = LazyCell::new(|| size.model(precision).trainable());
         let (prompt, response) = (tokens(150), tokens(64));
         let packed = PackedGroup::new(&prompt, vec![&response; 4]).expect("nothing is empty");
         let response_tokens = packed.lengths().map(|length| length - 1).sum::<usize>();
@@ -128,7 +141,7 @@ fn tokens(length: usize) -> Vec<u32> {
 
 impl Size {
     /// A model of this size with small random weights. Timings do not depend on their values.
-    fn model(self) -> LanguageModel {
+    fn model(self, precision: Precision) -> LanguageModel {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = serde_json::json!({
             "architectures": ["LlamaForCausalLM"],
@@ -166,7 +179,10 @@ impl Size {
         let path = folder.path().join("model.safetensors");
         safetensors::serialize_to_file(views, None, &path).expect("disk space");
         let files = ModelFiles::open(folder.path()).expect("a whole model");
-        LanguageModel::load(&files, &Device::flex()).expect("a whole model")
+        let model = LanguageModel::load(&files, &Device::flex()).expect("a whole model");
+        model
+            .with_precision(precision)
+            .expect("the processor has it")
     }
 
     /// The tensors' Hugging Face names and shapes.
