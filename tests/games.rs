@@ -4,9 +4,8 @@
 use polyphony_episode::Metric;
 use polyphony_marl::{
     Agent, Algorithm, AlgorithmState, Baseline, Credit, JointMode, Magrpo, MarlError, Node,
-    Progress, Rollout, SamplingPlan, StepContext,
+    Progress, Rollout, SamplingPlan, SavedState, StepContext,
 };
-use polyphony_model::{ModelError, TensorSpec};
 use polyphony_test_support::games::{Challenge, SEEDS};
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -91,13 +90,8 @@ impl Algorithm for ShuffledRewards {
         self.inner.state(agents)
     }
 
-    fn restore(
-        &mut self,
-        agents: &[Agent],
-        saved_values: &str,
-        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
-    ) -> Result<(), MarlError> {
-        self.inner.restore(agents, saved_values, read)
+    fn restore(&mut self, agents: &[Agent], saved: &SavedState<'_>) -> Result<(), MarlError> {
+        self.inner.restore(agents, saved)
     }
 
     fn gradient_steps(&self) -> usize {

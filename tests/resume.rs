@@ -284,6 +284,46 @@ fn a_checkpoint_may_have_more_or_fewer_keys() {
 }
 
 #[test]
+fn moments_of_another_format_are_refused() {
+    let dir = test_dir();
+    let int8 = ["--set", "updates.moments=Int8"];
+    let train = ["train", "recipe.ron", "--run-dir", "run", "--steps", "2"];
+    dir.succeed(&[&train[..], &int8].concat());
+    let f32 = [
+        "resume",
+        "run",
+        "--steps",
+        "3",
+        "--set",
+        "updates.moments=F32",
+    ];
+    dir.refuse(
+        &f32,
+        &["`updates.moments` is Int8 in this run", "cannot change"],
+    );
+
+    let recipe = dir.read("run/recipe.ron");
+    dir.write(
+        "run/recipe.ron",
+        recipe.replace("moments: Int8", "moments: F32"),
+    );
+    let resume = ["resume", "run", "--steps", "3"];
+    let expected = "`updates.moments` was Int8, and is F32 now";
+    dir.refuse(&resume, &[expected, "cannot be used"]);
+
+    // A checkpoint does not have the setting if an older version of the program wrote it.
+    let file = "run/checkpoints/step-000002/state.ron";
+    let state = dir.read(file);
+    let without = state.replacen("\"updates.moments\":\"Int8\",", "", 1);
+    assert!(without.len() < state.len(), "{state:.2000}");
+    dir.write(file, without);
+    let expected = "were saved as Int8, but `moments` is F32: set it to Int8";
+    dir.refuse(&resume, &[expected, "cannot be used"]);
+    dir.write("run/recipe.ron", recipe);
+    dir.succeed(&resume);
+}
+
+#[test]
 fn an_impossible_number_of_steps_is_refused() {
     let dir = test_dir();
     dir.succeed(&["train", "recipe.ron", "--run-dir", "run", "--steps", "1"]);

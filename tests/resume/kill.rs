@@ -102,3 +102,8 @@ fn a_killed_run_resumes_as_if_it_had_never_stopped() {
 fn a_killed_run_of_adapters_resumes_as_if_it_had_never_stopped() {
     check_kills(&["--set", "fine_tuning=Lora(rank: 2)"], 8, 2);
 }
+
+#[test]
+fn a_killed_run_with_8_bit_moments_resumes_as_if_it_had_never_stopped() {
+    check_kills(&["--set", "updates.moments=Int8"], 6, 3);
+}

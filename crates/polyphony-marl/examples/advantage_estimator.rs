@@ -13,10 +13,10 @@ use polyphony_episode::{Metric, MetricKey, Task};
 use polyphony_marl::{
     Agent, AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ConfigError,
     Credit, EnvironmentSpec, JointMode, Learners, LongPrompts, MarlError, PolicyLoss, Progress,
-    Rollout, SamplingPlan, StepContext, TrainingConfig, Updates, credits, role_returns,
+    Rollout, SamplingPlan, SavedState, StepContext, TrainingConfig, Updates, credits, role_returns,
     start_tasks, train_step,
 };
-use polyphony_model::{ModelError, Sampling, TensorSpec};
+use polyphony_model::Sampling;
 use polyphony_test_support::{games::Complement, team};
 use serde::{Deserialize, Serialize};
 
@@ -125,13 +125,8 @@ impl Algorithm for Ranking {
         self.learners.state(agents, &self.best)
     }
 
-    fn restore(
-        &mut self,
-        agents: &[Agent],
-        saved_values: &str,
-        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
-    ) -> Result<(), MarlError> {
-        (self.learners, self.best) = Learners::from_state(agents, saved_values, read)?;
+    fn restore(&mut self, agents: &[Agent], saved: &SavedState<'_>) -> Result<(), MarlError> {
+        (self.learners, self.best) = Learners::from_state(agents, saved)?;
         Ok(())
     }
 

@@ -24,15 +24,15 @@
 //! - With `kl: Reward` each agent is penalized for its own divergence, in the critic's targets too.
 
 use polyphony_episode::Metric;
-use polyphony_model::{LanguageModel, ModelError, TensorSpec, last_hidden_state};
+use polyphony_model::{LanguageModel, last_hidden_state};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
     agent::{Agent, agent_of_role, roles_of},
     algorithm::{
-        AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec,
-        MemoryNeed, Progress, StepContext,
+        AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, EnvironmentSpec, MemoryNeed,
+        Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, at_least_one, check, fraction, learning_rate, positive},
     learners::Learners,
@@ -43,6 +43,7 @@ use crate::{
     reference::{references, score_references},
     returns::{Credit, credits, mean},
     rollout::Rollout,
+    saved_state::{AlgorithmState, SavedState},
     state::prefix,
     stream::{to_stream_key_field, weights_key},
     team::update_each,
@@ -221,10 +222,14 @@ impl AlgorithmSettings for IndependentActorCritic {
             memory.lasting.insert(0, reference);
         }
         let parameters = self.value_head.parameters(agent.model.hidden_size) as u64;
-        // Weights and two moments stay for the whole run; gradients exist only during an update.
-        memory
-            .lasting
-            .push(MemoryNeed::new("critic", 3 * parameters * FLOAT_BYTES));
+        let moments = self
+            .value_head
+            .moment_bytes(agent.model.hidden_size, config.updates.moments);
+        // Weights and moments stay for the whole run; gradients exist only during an update.
+        memory.lasting.push(MemoryNeed::new(
+            "critic",
+            moments.saturating_add(parameters * FLOAT_BYTES),
+        ));
         memory.temporary.push(MemoryNeed::new(
             "critic's gradients",
             parameters * FLOAT_BYTES,
@@ -323,17 +328,11 @@ impl Algorithm for Trainer {
         Ok(state)
     }
 
-    fn restore(
-        &mut self,
-        agents: &[Agent],
-        saved_values: &str,
-        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
-    ) -> Result<(), MarlError> {
-        let (learners, states): (_, Vec<HeadState>) =
-            Learners::from_state(agents, saved_values, read)?;
+    fn restore(&mut self, agents: &[Agent], saved: &SavedState<'_>) -> Result<(), MarlError> {
+        let (learners, states): (_, Vec<HeadState>) = Learners::from_state(agents, saved)?;
         let heads = agents.iter().zip(&states).map(|(agent, state)| {
             let (shape, width) = (self.settings.value_head, agent.model.config().hidden_size);
-            ValueHead::from_state(shape, width, &prefix(agent), state, read)
+            ValueHead::from_state(shape, width, &prefix(agent), state, saved)
         });
         self.heads = heads.collect::<Result<_, _>>()?;
         self.learners = learners;

@@ -7,18 +7,35 @@
 //! A weight is a whole tensor here, and `t` counts the steps of each weight separately: a step changes
 //! neither a weight without a gradient nor its moments. Weights with a single dimension, which are norms
 //! and biases, do not decay (λ = 0): pulling them to 0 would break a network instead of making it simpler.
+//!
+//! `m` and `v` are 32-bit floats, or 8-bit codes (`int8.rs`).
 
 use burn::{
-    backend::Flex,
+    backend::{Flex, tensor::FloatTensor},
     module::{ModuleMapper, Param},
-    tensor::{Device, Tensor, TensorData},
+    tensor::{Device, Tensor},
 };
-use polyphony_model::{LanguageModel, ModelError, TensorSpec, WeightGradients};
+use polyphony_model::{LanguageModel, TensorSpec, WeightGradients};
 use pulp::Arch;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{MarlError, config::Updates};
+use crate::{
+    MarlError,
+    config::{MomentFormat, Updates},
+    saved_state::{SavedState, StateTensor},
+};
+
+mod coefficients;
+mod int8;
+mod int8_codes;
+mod moments;
+
+pub(crate) use self::moments::read_tensor;
+use self::{
+    coefficients::{Coefficients, SingleCoefficients},
+    moments::{MomentValues, is_on_cpu},
+};
 
 /// The optimizer of one model, or of weights outside a model, such as a head.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +48,7 @@ pub struct AdamW {
 struct Moments {
     /// Steps that the weight has taken.
     steps: u64,
-    first: Tensor<1>,
-    second: Tensor<1>,
+    values: MomentValues,
 }
 
 /// The name and the step count of a weight, in a saved state.
@@ -42,6 +58,9 @@ pub struct WeightStepCount {
     pub weight: String,
     /// The steps that it has taken.
     pub steps: u64,
+    /// The format of its moments. States from before there was a choice do not have it.
+    #[serde(default)]
+    pub moments: MomentFormat,
 }
 
 /// What determines a gradient step besides the gradient: clipping, the learning rate and AdamW's settings.
@@ -52,21 +71,6 @@ pub struct StepSize<'a> {
     gradient_scale: f64,
     learning_rate: f64,
     updates: &'a Updates,
-}
-
-/// The coefficients of one weight's step.
-struct Coefficients {
-    /// The clipping factor, which gradients are multiplied by.
-    gradient_scale: f64,
-    beta_1: f64,
-    beta_2: f64,
-    /// `η / (1 − β₁ᵗ)`.
-    corrected_rate: f64,
-    /// `1 / √(1 − β₂ᵗ)`.
-    second_scale: f64,
-    epsilon: f64,
-    /// `1 − η λ`.
-    decay: f64,
 }
 
 impl<'a> StepSize<'a> {
@@ -146,9 +150,11 @@ impl AdamW {
     pub fn stepped(&self, weights: &[TensorSpec]) -> Vec<WeightStepCount> {
         let pairs = weights.iter().zip(&self.moments);
         let stepped = pairs.filter_map(|(spec, moments)| {
+            let Moments { steps, values } = moments.as_ref()?;
             Some(WeightStepCount {
                 weight: spec.name.clone(),
-                steps: moments.as_ref()?.steps,
+                steps: *steps,
+                moments: values.format(),
             })
         });
         stepped.collect()
@@ -156,27 +162,25 @@ impl AdamW {
 
     /// The tensors of its saved state, each flat: the two moments of every weight that a step has changed,
     /// under names that begin with `prefix`.
-    pub fn tensors(&self, prefix: &str, weights: &[TensorSpec]) -> Vec<(TensorSpec, Tensor<1>)> {
+    pub fn tensors(&self, prefix: &str, weights: &[TensorSpec]) -> Vec<(TensorSpec, StateTensor)> {
         let pairs = weights.iter().zip(&self.moments);
-        let tensors = pairs.filter_map(|(spec, moments)| {
-            let Moments { first, second, .. } = moments.clone()?;
-            let [first_spec, second_spec] = moment_specs(prefix, spec);
-            Some([(first_spec, first), (second_spec, second)])
-        });
-        tensors.flatten().collect()
+        let stepped = pairs.filter_map(|(spec, moments)| Some((spec, moments.as_ref()?)));
+        stepped
+            .flat_map(|(spec, moments)| moments.values.tensors(prefix, spec))
+            .collect()
     }
 
-    /// The optimizer of a saved state. `read` returns the values of a tensor.
+    /// The optimizer of a saved state.
     ///
     /// # Errors
-    /// If a tensor cannot be read or has the wrong number of values, or the state has a weight that is
-    /// not one of `weights`.
+    /// If a tensor cannot be read or has the wrong number of values, the state has a weight that is not one
+    /// of `weights`, or the moments of a weight have another format than `saved.updates` asks for.
     pub fn from_state(
         prefix: &str,
         weights: &[TensorSpec],
         stepped: &[WeightStepCount],
         device: &Device,
-        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+        saved: &SavedState<'_>,
     ) -> Result<Self, MarlError> {
         let is_unknown =
             |saved: &&WeightStepCount| weights.iter().all(|spec| spec.name != saved.weight);
@@ -186,47 +190,29 @@ impl AdamW {
                 unknown.weight
             )));
         }
-        let mut moments = Vec::new();
-        for spec in weights {
-            let Some(saved) = stepped.iter().find(|saved| saved.weight == spec.name) else {
-                moments.push(None);
-                continue;
+        let setting = saved.updates.moments;
+        let moments = weights.iter().map(|spec| {
+            let Some(count) = stepped.iter().find(|count| count.weight == spec.name) else {
+                return Ok(None);
             };
-            let [first, second] =
-                moment_specs(prefix, spec).map(|spec| read_tensor(&spec, device, read));
-            moments.push(Some(Moments {
-                steps: saved.steps,
-                first: first?,
-                second: second?,
-            }));
-        }
-        Ok(Self { moments })
+            let values = spec.shape.iter().product::<usize>();
+            let format = setting.of_weight(values as u64, *device == Device::flex());
+            if count.moments != format {
+                return Err(MarlError::state(format!(
+                    "the moments of the weight `{}` were saved as {:?}, but `moments` is {setting:?}: set it \
+                     to {:?}, as in the run that saved them",
+                    spec.name, count.moments, count.moments
+                )));
+            }
+            Ok(Some(Moments {
+                steps: count.steps,
+                values: MomentValues::read(format, prefix, spec, device, saved.tensors)?,
+            }))
+        });
+        Ok(Self {
+            moments: moments.collect::<Result<_, _>>()?,
+        })
     }
-}
-
-/// A flat tensor of a saved state.
-pub(crate) fn read_tensor(
-    spec: &TensorSpec,
-    device: &Device,
-    read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
-) -> Result<Tensor<1>, MarlError> {
-    let values = read(spec)?;
-    let count = values.len();
-    if count != spec.shape.iter().product::<usize>() {
-        return Err(MarlError::state(format!(
-            "its tensor `{}` has {count} values, but should have the shape {:?}",
-            spec.name, spec.shape
-        )));
-    }
-    Ok(Tensor::from_data(TensorData::new(values, [count]), device))
-}
-
-/// The names and shapes of the two moments of a weight in a saved state.
-fn moment_specs(prefix: &str, weight: &TensorSpec) -> [TensorSpec; 2] {
-    ["first", "second"].map(|moment| TensorSpec {
-        name: format!("{prefix}{moment}_moment.{}", weight.name),
-        shape: weight.shape.clone(),
-    })
 }
 
 impl StepSize<'_> {
@@ -238,14 +224,30 @@ impl StepSize<'_> {
         dimensions: usize,
         gradient: Tensor<1>,
     ) -> (Tensor<1>, Moments) {
-        let mut moments = moments.unwrap_or_else(|| Moments {
+        let Moments { steps, values } = moments.unwrap_or_else(|| Moments {
             steps: 0,
-            first: zeros(&gradient),
-            second: zeros(&gradient),
+            values: MomentValues::zeros(self.updates.moments, &gradient),
         });
-        moments.steps += 1;
-        let coefficients = self.coefficients(moments.steps, dimensions);
-        step(weight, gradient, moments, &coefficients)
+        let steps = steps + 1;
+        let coefficients = self.coefficients(steps, dimensions);
+        let (weight, values) = match values {
+            MomentValues::F32 { first, second } => {
+                let [weight, first, second] =
+                    step([weight, first, second], gradient, &coefficients);
+                (weight, MomentValues::F32 { first, second })
+            }
+            MomentValues::Int8(mut moments) => {
+                let (mut weight, gradient) = (on_cpu(weight), on_cpu(gradient).to_contiguous());
+                let gradients = &gradient.storage::<f32>()[gradient.layout().start_offset()..];
+                let coefficients = SingleCoefficients::from(&coefficients);
+                moments.step(weight.storage_mut(), gradients, steps, coefficients);
+                (
+                    Tensor::from_primitive::<Flex>(weight),
+                    MomentValues::Int8(moments),
+                )
+            }
+        };
+        (weight, Moments { steps, values })
     }
 }
 
@@ -273,60 +275,38 @@ impl ModuleMapper for Stepper<'_> {
     }
 }
 
-/// A tensor of zeros with the size and device of a gradient. On the CPU it does not use burn's `zeros_like`,
-/// whose result would be copied once more. Such a copy of an embedding table takes much memory.
-fn zeros(gradient: &Tensor<1>) -> Tensor<1> {
-    if !is_on_cpu(gradient) {
-        return gradient.zeros_like();
+/// A tensor whose memory can be used directly.
+fn on_cpu(tensor: Tensor<1>) -> FloatTensor<Flex> {
+    match tensor.try_into_primitive::<Flex>() {
+        Ok(tensor) => tensor,
+        Err(_) => unreachable!("weights and moments live where their gradient does"),
     }
-    let count = gradient.dims()[0];
-    let zeros = TensorData::new(vec![0.0f32; count], [count]);
-    Tensor::from_data(zeros, &gradient.device())
 }
 
-fn is_on_cpu(tensor: &Tensor<1>) -> bool {
-    tensor.clone().try_into_primitive::<Flex>().is_ok()
-}
-
-/// One weight's step. On the CPU it is a single pass over memory, in place. Other devices use burn's
-/// operations.
+/// One step of a weight with its first and second moment in 32-bit floats. On the CPU it is a single pass
+/// over memory, in place. Other devices use burn's operations.
 fn step(
-    weight: Tensor<1>,
+    [weight, first, second]: [Tensor<1>; 3],
     gradient: Tensor<1>,
-    moments: Moments,
     c: &Coefficients,
-) -> (Tensor<1>, Moments) {
+) -> [Tensor<1>; 3] {
     if is_on_cpu(&gradient) {
-        return step_on_cpu(weight, gradient, moments, c);
+        return step_on_cpu([weight, first, second], gradient, c);
     }
     let gradient = gradient * c.gradient_scale;
-    let moments = Moments {
-        steps: moments.steps,
-        first: moments.first * c.beta_1 + gradient.clone() * (1.0 - c.beta_1),
-        second: moments.second * c.beta_2 + gradient.square() * (1.0 - c.beta_2),
-    };
-    let divisor = moments.second.clone().sqrt() * c.second_scale + c.epsilon;
-    let weight = weight * c.decay - moments.first.clone() / divisor * c.corrected_rate;
-    (weight, moments)
+    let first = first * c.beta_1 + gradient.clone() * (1.0 - c.beta_1);
+    let second = second * c.beta_2 + gradient.square() * (1.0 - c.beta_2);
+    let divisor = second.clone().sqrt() * c.second_scale + c.epsilon;
+    let weight = weight * c.decay - first.clone() / divisor * c.corrected_rate;
+    [weight, first, second]
 }
 
 /// Values that a thread processes at a time.
 const CHUNK: usize = 1 << 16;
 
-fn step_on_cpu(
-    weight: Tensor<1>,
-    gradient: Tensor<1>,
-    moments: Moments,
-    c: &Coefficients,
-) -> (Tensor<1>, Moments) {
-    let on_cpu = |tensor: Tensor<1>| match tensor.try_into_primitive::<Flex>() {
-        Ok(tensor) => tensor,
-        Err(_) => unreachable!("weights and moments live where their gradient does"),
-    };
-    let steps = moments.steps;
-    let [mut weight, gradient, mut first, mut second] =
-        [weight, gradient, moments.first, moments.second].map(on_cpu);
-    let gradient = gradient.to_contiguous();
+fn step_on_cpu(tensors: [Tensor<1>; 3], gradient: Tensor<1>, c: &Coefficients) -> [Tensor<1>; 3] {
+    let [mut weight, mut first, mut second] = tensors.map(on_cpu);
+    let gradient = on_cpu(gradient).to_contiguous();
     let gradients = gradient.storage::<f32>()[gradient.layout().start_offset()..].par_chunks(CHUNK);
     let weights = weight.storage_mut::<f32>().par_chunks_mut(CHUNK);
     let firsts = first.storage_mut::<f32>().par_chunks_mut(CHUNK);
@@ -341,186 +321,8 @@ fn step_on_cpu(
                 || coefficients.step(w, g, m, v),
             );
         });
-    let [weight, first, second] = [weight, first, second].map(Tensor::from_primitive::<Flex>);
-    let moments = Moments {
-        steps,
-        first,
-        second,
-    };
-    (weight, moments)
-}
-
-/// [`Coefficients`] in the weights' own precision.
-#[derive(Clone, Copy)]
-struct SingleCoefficients {
-    gradient_scale: f32,
-    beta_1: f32,
-    beta_2: f32,
-    corrected_rate: f32,
-    second_scale: f32,
-    epsilon: f32,
-    decay: f32,
-}
-
-impl From<&Coefficients> for SingleCoefficients {
-    fn from(c: &Coefficients) -> Self {
-        Self {
-            gradient_scale: c.gradient_scale as f32,
-            beta_1: c.beta_1 as f32,
-            beta_2: c.beta_2 as f32,
-            corrected_rate: c.corrected_rate as f32,
-            second_scale: c.second_scale as f32,
-            epsilon: c.epsilon as f32,
-            decay: c.decay as f32,
-        }
-    }
-}
-
-impl SingleCoefficients {
-    #[inline(always)]
-    fn step(self, weight: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-        for ((w, g), (m, v)) in weight
-            .iter_mut()
-            .zip(gradient)
-            .zip(first.iter_mut().zip(second.iter_mut()))
-        {
-            let g = g * self.gradient_scale;
-            *m = *m * self.beta_1 + g * (1.0 - self.beta_1);
-            *v = *v * self.beta_2 + g * g * (1.0 - self.beta_2);
-            let divisor = v.sqrt() * self.second_scale + self.epsilon;
-            *w = *w * self.decay - *m / divisor * self.corrected_rate;
-        }
-    }
+    [weight, first, second].map(Tensor::from_primitive::<Flex>)
 }
 
 #[cfg(test)]
-mod tests {
-    use burn::tensor::Device;
-
-    use super::*;
-
-    const LEARNING_RATE: f64 = 0.1;
-
-    /// Textbook AdamW in 64-bit floats: the weight after a step for each gradient.
-    fn reference(mut w: f64, gradients: &[f64], decay: f64) -> f64 {
-        let (mut m, mut v) = (0.0, 0.0);
-        for (index, g) in gradients.iter().enumerate() {
-            let t = index as i32 + 1;
-            m = 0.9 * m + 0.1 * g;
-            v = 0.99 * v + 0.01 * g * g;
-            let (m_hat, v_hat) = (m / (1.0 - 0.9f64.powi(t)), v / (1.0 - 0.99f64.powi(t)));
-            w = w - LEARNING_RATE * decay * w - LEARNING_RATE * m_hat / (v_hat.sqrt() + 1e-8);
-        }
-        w
-    }
-
-    #[test]
-    fn a_weight_follows_the_textbook() {
-        let device = Device::flex();
-        let tensor = |value: f64| Tensor::<1>::from_data([value as f32; 3], &device);
-        let gradients = [0.5, -0.2, 0.0, 1.5];
-        let updates = Updates {
-            beta_1: 0.9,
-            beta_2: 0.99,
-            weight_decay: 0.01,
-            // Half of the norm that the steps get.
-            max_grad_norm: 3.0,
-            ..Updates::default()
-        };
-        let mut weight = tensor(0.7);
-        let mut optimizer = AdamW::default();
-        for gradient in gradients {
-            let size = StepSize::new(6.0, LEARNING_RATE, &updates);
-            // Twice the gradient, halved by the clipping factor.
-            weight = optimizer.step_weight(0, weight, 2, tensor(2.0 * gradient), size);
-        }
-        let expected = reference(0.7, &gradients, 0.01);
-        for value in weight.into_data().iter::<f32>() {
-            assert!(
-                (f64::from(value) - expected).abs() < 1e-6,
-                "{value} is not {expected}"
-            );
-        }
-    }
-
-    fn values(tensor: Tensor<1>) -> Vec<f32> {
-        tensor.into_data().try_into_vec().unwrap()
-    }
-
-    #[test]
-    fn each_weight_counts_its_own_steps() {
-        let device = Device::flex();
-        let tensor = |value: f32| Tensor::<1>::from_data([value], &device);
-        let updates = Updates::default();
-        let size = StepSize::new(1.0, LEARNING_RATE, &updates);
-        let mut optimizer = AdamW::default();
-        let _ = optimizer.step_weight(0, tensor(1.0), 2, tensor(0.5), size);
-        let _ = optimizer.step_weight(0, tensor(1.0), 2, tensor(0.5), size);
-        // A weight's first step is as long as the learning rate, whenever it happens.
-        let late = values(optimizer.step_weight(1, tensor(1.0), 2, tensor(0.01), size))[0];
-        assert!(
-            (f64::from(late) - (1.0 - LEARNING_RATE)).abs() < 1e-5,
-            "{late}"
-        );
-        let specs = ["a", "b", "c"].map(|name| TensorSpec {
-            name: name.to_owned(),
-            shape: vec![1],
-        });
-        let stepped = optimizer.stepped(&specs);
-        let steps: Vec<_> = stepped
-            .iter()
-            .map(|stepped| (&*stepped.weight, stepped.steps))
-            .collect();
-        assert_eq!(steps, [("a", 2), ("b", 1)]);
-    }
-
-    #[test]
-    fn norms_and_biases_do_not_decay() {
-        let device = Device::flex();
-        let tensor = |value: f32| Tensor::<1>::from_data([value], &device);
-        let updates = Updates {
-            weight_decay: 0.5,
-            ..Updates::default()
-        };
-        let size = StepSize::new(1.0, LEARNING_RATE, &updates);
-        let [norm, matrix] = [1, 2].map(|dimensions| {
-            let mut optimizer = AdamW::default();
-            values(optimizer.step_weight(0, tensor(1.0), dimensions, tensor(0.0), size))[0]
-        });
-        assert_eq!(norm, 1.0);
-        assert!(
-            (f64::from(matrix) - (1.0 - 0.5 * LEARNING_RATE)).abs() < 1e-6,
-            "{matrix}"
-        );
-    }
-
-    #[test]
-    fn a_state_that_does_not_fit_is_named() {
-        let spec = |name: &str| TensorSpec {
-            name: name.to_owned(),
-            shape: vec![2, 3],
-        };
-        let stepped = |weight: &str| WeightStepCount {
-            weight: weight.to_owned(),
-            steps: 1,
-        };
-        for (weight, values, expected) in [
-            ("other", 6, "moments of the weight `other`"),
-            (
-                "known",
-                5,
-                "`poet.first_moment.known` has 5 values, but should have the shape [2, 3]",
-            ),
-        ] {
-            let restored = AdamW::from_state(
-                "poet.",
-                &[spec("known")],
-                &[stepped(weight)],
-                &Device::flex(),
-                &mut |_| Ok(vec![0.0; values]),
-            );
-            let message = restored.unwrap_err().to_string();
-            assert!(message.contains(expected), "{message}");
-        }
-    }
-}
+mod tests;

@@ -7,15 +7,15 @@
 
 use std::borrow::Cow;
 
-use burn::tensor::Tensor;
 use polyphony_episode::{Environment, Metric};
-use polyphony_model::{LoraConfig, ModelConfig, ModelError, Precision, TensorSpec};
+use polyphony_model::{LoraConfig, ModelConfig, Precision};
 
 use crate::{
     MarlError,
     agent::Agent,
     config::{ConfigError, TrainingConfig},
     rollout::Rollout,
+    saved_state::{AlgorithmState, SavedState},
     tree::SamplingPlan,
 };
 
@@ -44,17 +44,11 @@ pub trait Algorithm: Send {
     /// If it cannot be serialized.
     fn state(&self, agents: &[Agent]) -> Result<AlgorithmState, MarlError>;
 
-    /// Restores a state. `saved_values` is the text [`AlgorithmState::values`] of the saved state. `read` returns the numbers of a
-    /// saved tensor, row after row.
+    /// Restores a state.
     ///
     /// # Errors
     /// If the state does not fit, or a tensor cannot be read.
-    fn restore(
-        &mut self,
-        agents: &[Agent],
-        saved_values: &str,
-        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
-    ) -> Result<(), MarlError>;
+    fn restore(&mut self, agents: &[Agent], saved: &SavedState<'_>) -> Result<(), MarlError>;
 
     /// The number of gradient steps taken so far, summed over the agents.
     fn gradient_steps(&self) -> usize;
@@ -146,15 +140,6 @@ pub enum Progress {
     RolloutDone,
     /// This agent is being updated.
     Updating(usize),
-}
-
-/// What a checkpoint keeps of an algorithm, so that a resumed run learns as if it had never stopped.
-#[derive(Clone, Debug, Default)]
-pub struct AlgorithmState {
-    /// Everything but tensors, as RON.
-    pub values: String,
-    /// Named tensors, each flattened.
-    pub tensors: Vec<(TensorSpec, Tensor<1>)>,
 }
 
 /// What determines the memory that an agent needs. It is known before the agent's weights are read.

@@ -69,6 +69,17 @@ pub enum LongPrompts {
     Skip,
 }
 
+/// The number format of the optimizer's moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MomentFormat {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 8-bit codes in blocks of 2048 values, which need a quarter of the memory (Dettmers et al., 2022). Weights
+    /// with fewer than 4096 values, and weights on other devices than the CPU, keep 32-bit floats.
+    Int8,
+}
+
 /// How the learning rate changes after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum LrSchedule {
@@ -107,6 +118,8 @@ pub struct Updates {
     pub epsilon: f64,
     /// AdamW's decoupled weight decay. Norms and biases do not decay.
     pub weight_decay: f64,
+    /// The number format of AdamW's moments.
+    pub moments: MomentFormat,
     /// The largest norm of the gradient over all weights; larger gradients are clipped to it.
     pub max_grad_norm: f64,
     /// Nodes that an agent collects before it updates, over several steps if necessary.
@@ -137,6 +150,7 @@ impl Default for Updates {
             beta_2: 0.999,
             epsilon: 1e-8,
             weight_decay: 0.0,
+            moments: MomentFormat::default(),
             max_grad_norm: 1.0,
             buffer: 1,
             minibatch: 1,

@@ -2,17 +2,17 @@
 //! learners' part of a checkpoint.
 
 use polyphony_episode::Metric;
-use polyphony_model::{ModelError, TensorSpec};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     MarlError,
     agent::{Agent, agent_of_role, roles_of},
-    algorithm::{AlgorithmState, EnvironmentSpec, Progress, StepContext},
+    algorithm::{EnvironmentSpec, Progress, StepContext},
     metrics::update_metrics,
     policy_loss::PolicyLoss,
     policy_update::{PolicyUpdate, update_policy},
     rollout::Rollout,
+    saved_state::{AlgorithmState, SavedState},
     state::LearnerState,
     team::update_each,
     update::Learner,
@@ -86,17 +86,16 @@ impl Learners {
         AlgorithmState::new(&(states, extra), tensors.collect())
     }
 
-    /// The learners of a saved [state](Learners::state), and the `extra` that was saved with them. `read`
-    /// returns the values of a tensor.
+    /// The learners of a saved [state](Learners::state), and the `extra` that was saved with them.
     ///
     /// # Errors
-    /// If the state belongs to another team or model, or a tensor cannot be read.
+    /// If the state belongs to another team or model, a tensor cannot be read, or the moments have another
+    /// format than the run's settings ask for.
     pub fn from_state<T: DeserializeOwned>(
         agents: &[Agent],
-        saved_values: &str,
-        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+        saved: &SavedState<'_>,
     ) -> Result<(Self, T), MarlError> {
-        let (states, extra): (Vec<LearnerState>, T) = AlgorithmState::read(saved_values)?;
+        let (states, extra): (Vec<LearnerState>, T) = saved.read_values()?;
         if states.len() != agents.len() {
             return Err(MarlError::state(format!(
                 "it is the state of {} agents, but the team has {}",
@@ -105,7 +104,7 @@ impl Learners {
             )));
         }
         let learners = agents.iter().zip(states);
-        let learners = learners.map(|(agent, state)| Learner::from_state(agent, state, read));
+        let learners = learners.map(|(agent, state)| Learner::from_state(agent, state, saved));
         Ok((Self(learners.collect::<Result<_, _>>()?), extra))
     }
 

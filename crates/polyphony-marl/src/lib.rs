@@ -40,6 +40,7 @@ mod protocol;
 mod reference;
 mod returns;
 mod rollout;
+mod saved_state;
 mod state;
 mod step;
 mod stream;
@@ -54,10 +55,10 @@ pub use adamw::{AdamW, StepSize, WeightStepCount};
 pub use advantage::{AdvantageScale, Baseline, advantages, advantages_are_zero};
 pub use agent::{Agent, TextCodec, agent_of_role, roles_of};
 pub use algorithm::{
-    AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, ComputeDevice,
-    EnvironmentSpec, MemoryNeed, Progress, StepContext,
+    AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, ComputeDevice, EnvironmentSpec,
+    MemoryNeed, Progress, StepContext,
 };
-pub use config::{ConfigError, LongPrompts, LrSchedule, TrainingConfig, Updates};
+pub use config::{ConfigError, LongPrompts, LrSchedule, MomentFormat, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
 pub use learners::Learners;
@@ -71,6 +72,7 @@ pub use protocol::{Order, Protocol, Round, RoundPrompt};
 pub use reference::{references, score_reference, score_references};
 pub use returns::{Credit, credits, penalized_returns, returns, role_returns};
 pub use rollout::{NodeLine, Rollout, rollout};
+pub use saved_state::{AlgorithmState, SavedState, StateTensor, StateTensors};
 pub use state::LearnerState;
 pub use step::{Step, train_step};
 pub use stream::{EVALUATION_STEP, StreamId};

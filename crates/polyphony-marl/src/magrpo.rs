@@ -34,7 +34,7 @@
 //! `docs/parity.md` has the whole list.
 
 use polyphony_episode::Metric;
-use polyphony_model::{LanguageModel, ModelError, TensorSpec};
+use polyphony_model::LanguageModel;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -42,8 +42,8 @@ use crate::{
     advantage::{AdvantageScale, Baseline, advantages},
     agent::Agent,
     algorithm::{
-        AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState, EnvironmentSpec,
-        MemoryNeed, Progress, StepContext,
+        AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, EnvironmentSpec, MemoryNeed,
+        Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, check, fraction, positive},
     learners::Learners,
@@ -51,6 +51,7 @@ use crate::{
     reference::{references, score_references},
     returns::{Credit, credits, penalized_returns, role_returns},
     rollout::Rollout,
+    saved_state::{AlgorithmState, SavedState},
     tree::{JointMode, MAX_SAMPLES, Node, SamplingPlan},
 };
 
@@ -241,13 +242,8 @@ impl Algorithm for Trainer {
         self.learners.state(agents, &())
     }
 
-    fn restore(
-        &mut self,
-        agents: &[Agent],
-        saved_values: &str,
-        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
-    ) -> Result<(), MarlError> {
-        (self.learners, ()) = Learners::from_state(agents, saved_values, read)?;
+    fn restore(&mut self, agents: &[Agent], saved: &SavedState<'_>) -> Result<(), MarlError> {
+        (self.learners, ()) = Learners::from_state(agents, saved)?;
         Ok(())
     }
 

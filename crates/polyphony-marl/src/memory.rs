@@ -1,5 +1,7 @@
 //! The memory that updates need, independent of the algorithm.
 
+use std::num::Saturating;
+
 use polyphony_model::{AttentionScores, Precision};
 
 use crate::{
@@ -17,6 +19,20 @@ impl AgentSpec {
             None => self.model.weight_count(),
             Some(lora) => self.model.adapter_weight_count(lora),
         }
+    }
+
+    /// The bytes of the moments of all trainable parameters.
+    fn moment_bytes(&self, config: &TrainingConfig) -> u64 {
+        let sizes = match &self.lora {
+            None => self.model.weight_sizes(),
+            Some(lora) => self.model.adapter_weight_sizes(lora),
+        };
+        let is_on_cpu = self.device == ComputeDevice::Cpu;
+        let bytes = sizes.iter().map(|size| {
+            let each = config.updates.moments.bytes(size.scalars, is_on_cpu);
+            Saturating(each) * Saturating(size.weights)
+        });
+        bytes.sum::<Saturating<u64>>().0
     }
 
     /// What an update by [`gradient_step`](crate::gradient_step) needs from groups of this many
@@ -40,7 +56,7 @@ impl AgentSpec {
                 .activation_bytes(tokens, activations, scores, self.precision)
         });
         AlgorithmMemory {
-            lasting: vec![MemoryNeed::new("optimizer", 2 * parameters * FLOAT_BYTES)],
+            lasting: vec![MemoryNeed::new("optimizer", self.moment_bytes(config))],
             temporary: vec![
                 MemoryNeed::new("gradients", gradient_copies * parameters * FLOAT_BYTES),
                 MemoryNeed::new("activations", activations),

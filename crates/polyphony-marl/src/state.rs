@@ -3,15 +3,14 @@
 //! Random numbers need no state, because their streams are keyed by seed and step. A reference needs none
 //! either: it is the model that the agent started from.
 
-use burn::tensor::Tensor;
-use polyphony_model::{ModelError, TensorSpec};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use polyphony_model::TensorSpec;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
     adamw::{AdamW, WeightStepCount},
     agent::Agent,
-    algorithm::AlgorithmState,
+    saved_state::{SavedState, StateTensor},
     tree::RoleGroup,
     update::Learner,
 };
@@ -45,18 +44,19 @@ impl Learner {
 
     /// The tensors of its state: the moments of the weights that it has changed, under names that begin
     /// with the agent's name.
-    pub fn tensors(&self, agent: &Agent) -> Vec<(TensorSpec, Tensor<1>)> {
+    pub fn tensors(&self, agent: &Agent) -> Vec<(TensorSpec, StateTensor)> {
         self.optimizer.tensors(&prefix(agent), &specs(agent))
     }
 
-    /// The learner of an agent from a saved state. `read` returns the values of a tensor.
+    /// The learner of an agent: `state`, with the tensors of `saved`.
     ///
     /// # Errors
-    /// If the state belongs to another agent or model, or a tensor cannot be read.
+    /// If the state belongs to another agent or model, a tensor cannot be read, or its moments have another
+    /// format than the run's settings ask for.
     pub fn from_state(
         agent: &Agent,
         state: LearnerState,
-        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+        saved: &SavedState<'_>,
     ) -> Result<Self, MarlError> {
         if state.agent != agent.name {
             return Err(MarlError::state(format!(
@@ -65,7 +65,7 @@ impl Learner {
             )));
         }
         let (specs, device) = (specs(agent), agent.model.device());
-        let optimizer = AdamW::from_state(&prefix(agent), &specs, &state.stepped, &device, read)?;
+        let optimizer = AdamW::from_state(&prefix(agent), &specs, &state.stepped, &device, saved)?;
         Ok(Self {
             buffer: state.buffer,
             optimizer,
@@ -83,27 +83,4 @@ fn specs(agent: &Agent) -> Vec<TensorSpec> {
 /// The prefix of the names of an agent's tensors.
 pub(crate) fn prefix(agent: &Agent) -> String {
     format!("{}.", agent.name)
-}
-
-impl AlgorithmState {
-    /// A state of values and tensors.
-    ///
-    /// # Errors
-    /// If the values cannot be written as RON.
-    pub fn new(
-        values: &impl Serialize,
-        tensors: Vec<(TensorSpec, Tensor<1>)>,
-    ) -> Result<Self, MarlError> {
-        // RON keeps every digit of a number.
-        let values = ron::to_string(values).map_err(|error| MarlError::state(error.to_string()))?;
-        Ok(Self { values, tensors })
-    }
-
-    /// The values of a saved state.
-    ///
-    /// # Errors
-    /// If they do not have the expected type.
-    pub fn read<T: DeserializeOwned>(values: &str) -> Result<T, MarlError> {
-        ron::from_str(values).map_err(|error| MarlError::state(error.to_string()))
-    }
 }

@@ -57,11 +57,11 @@ mod scoring;
 mod transfer;
 
 pub use architectures::Architecture;
-pub use config::{AttentionScores, ModelConfig, Rope, RopeScaling};
+pub use config::{AttentionScores, ModelConfig, Rope, RopeScaling, WeightSize};
 pub use error::ModelError;
 pub use files::{
-    Adapter, ChatTemplate, Message, MessageRole, ModelAssets, ModelFiles, TensorSpec, Tokenizer,
-    Weights, convert, encode_continuation, encode_conversation, is_catching_panic, save,
+    Adapter, ChatTemplate, Message, MessageRole, ModelAssets, ModelFiles, TensorSpec, TensorValues,
+    Tokenizer, Weights, convert, encode_continuation, encode_conversation, is_catching_panic, save,
     save_tensors,
 };
 pub use generation::{

@@ -14,8 +14,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use burn::tensor::Tensor;
-use polyphony_marl::{Agent, Algorithm};
-use polyphony_model::{ModelError, TensorSpec, Weights, save_tensors};
+use polyphony_marl::{Agent, Algorithm, MarlError, SavedState, StateTensor, StateTensors, Updates};
+use polyphony_model::{ModelError, TensorSpec, TensorValues, Weights, save_tensors};
 use polyphony_report::{
     FileLengths, FlatSettings, ReportError, RunDirectory, read_text, remove_unfinished,
     ron_options, settings, unfinished,
@@ -133,7 +133,7 @@ fn write(
     folder: &Path,
     target: &Path,
     agents: &[Agent],
-    tensors: Vec<(TensorSpec, Tensor<1>)>,
+    tensors: Vec<(TensorSpec, StateTensor)>,
     state: &State,
 ) -> Result<()> {
     let partial = unfinished(target);
@@ -151,15 +151,17 @@ fn write(
 fn write_files(
     partial: &Path,
     agents: &[Agent],
-    tensors: Vec<(TensorSpec, Tensor<1>)>,
+    tensors: Vec<(TensorSpec, StateTensor)>,
     state: &State,
 ) -> Result<()> {
     fs::create_dir(partial)?;
     for agent in agents {
         let path = partial.join(tensor_file(&agent.name));
-        write_tensors(&path, agent.model.trainable_weights())?;
+        let weights = agent.model.trainable_weights().into_iter();
+        let weights = weights.map(|(spec, weight)| (spec, StateTensor::from(weight)));
+        write_tensors(&path, &weights.collect::<Vec<_>>())?;
     }
-    write_tensors(&partial.join(ALGORITHM), tensors)?;
+    write_tensors(&partial.join(ALGORITHM), &tensors)?;
     let path = partial.join(STATE);
     // RON writes enough digits to read every number back unchanged.
     fs::write(&path, ron::to_string(state)?)?;
@@ -167,14 +169,17 @@ fn write_files(
     sync_folder(partial)
 }
 
-fn write_tensors(path: &Path, tensors: Vec<(TensorSpec, Tensor<1>)>) -> Result<()> {
-    let (specs, tensors): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
-    let mut tensors = tensors.into_iter();
-    save_tensors(path, &specs, |spec| match tensors.next() {
-        Some(tensor) => values(spec, tensor),
-        // There is one tensor per specification.
-        None => Ok(Vec::new()),
-    })?;
+fn write_tensors(path: &Path, tensors: &[(TensorSpec, StateTensor)]) -> Result<()> {
+    let tensors = tensors.iter().map(|(spec, tensor)| {
+        let values = match tensor {
+            StateTensor::Numbers(tensor) => {
+                TensorValues::F32(Box::new(|| values(spec, tensor.clone())))
+            }
+            StateTensor::Bytes(bytes) => TensorValues::U8(bytes),
+        };
+        (spec.clone(), values)
+    });
+    save_tensors(path, tensors.collect())?;
     Ok(())
 }
 
@@ -186,6 +191,19 @@ fn values(spec: &TensorSpec, tensor: Tensor<1>) -> Result<Vec<f32>, ModelError> 
         given,
         expected: "32-bit floats".to_owned(),
     })
+}
+
+/// The tensors of a checkpoint's file.
+struct TensorFile(Weights);
+
+impl StateTensors for TensorFile {
+    fn numbers(&self, spec: &TensorSpec) -> Result<Vec<f32>, MarlError> {
+        Ok(self.0.read(&spec.name, &spec.shape)?)
+    }
+
+    fn bytes(&self, spec: &TensorSpec) -> Result<Vec<u8>, MarlError> {
+        Ok(self.0.read_bytes(&spec.name, &spec.shape)?)
+    }
 }
 
 fn sync_folder(path: &Path) -> Result<()> {
@@ -290,6 +308,8 @@ pub(crate) struct Checkpoint<'a> {
     run: &'a Path,
     path: &'a Path,
     state: State,
+    /// How the resumed run updates weights.
+    updates: Updates,
 }
 
 impl<'a> Checkpoint<'a> {
@@ -310,7 +330,12 @@ impl<'a> Checkpoint<'a> {
                 Ok(state)
             })
             .with_context(|| way_out(run, path))?;
-        Ok(Self { run, path, state })
+        Ok(Self {
+            run,
+            path,
+            state,
+            updates: recipe.updates.clone(),
+        })
     }
 
     /// How far the run had come when the checkpoint was written.
@@ -366,11 +391,10 @@ impl<'a> Checkpoint<'a> {
                 tensors.read(&spec.name, &spec.shape)
             })?;
         }
-        let tensors = Weights::open(&self.path.join(ALGORITHM))?;
+        let tensors = TensorFile(Weights::open(&self.path.join(ALGORITHM))?);
+        let saved = SavedState::new(&self.state.algorithm, &tensors, &self.updates);
         algorithm
-            .restore(agents, &self.state.algorithm, &mut |spec: &TensorSpec| {
-                tensors.read(&spec.name, &spec.shape)
-            })
+            .restore(agents, &saved)
             .context("the state of the algorithm does not fit")
     }
 }
@@ -460,7 +484,7 @@ mod tests {
         ];
         for (name, length, tensor, expected) in rows {
             let path = folder.path().join(name);
-            let outcome = write_tensors(&path, vec![(spec(length), tensor)]);
+            let outcome = write_tensors(&path, &[(spec(length), tensor.into())]);
             let message = outcome.err().map(|error| error.to_string());
             match (message, expected) {
                 (None, None) => {}

@@ -39,6 +39,16 @@ impl Default for Devices {
 }
 
 impl Devices {
+    /// The first device that is not the CPU.
+    pub(crate) fn first_other_than_cpu(&self) -> Option<DeviceChoice> {
+        let devices = match self {
+            Self::Same(device) => std::slice::from_ref(device),
+            Self::Each(devices) => devices,
+        };
+        let mut devices = devices.iter().copied();
+        devices.find(|device| *device != DeviceChoice::Cpu)
+    }
+
     /// The device of each agent in a team of `agents`. A list is returned unchanged; before training or
     /// evaluation, [`crate::recipe::Recipe::validate_for`] ensures that it has one device per role.
     pub fn of_team(&self, agents: usize) -> Vec<DeviceChoice> {

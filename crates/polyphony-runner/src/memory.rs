@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt::Write as _, num::Saturating, ops::Range};
 use anyhow::{Result, bail};
 use polyphony_marl::{
     AgentSpec, AlgorithmMemory, AlgorithmSettings, ComputeDevice, EnvironmentSpec, MemoryNeed,
+    MomentFormat,
 };
 use polyphony_model::{Activations, ModelConfig, Precision};
 use sysinfo::{ProcessesToUpdate, System};
@@ -264,6 +265,11 @@ fn advice(recipe: &Recipe) -> String {
     if recipe.updates.activations == Activations::Keep {
         ways.push("set `updates.activations` to Recompute");
     }
+    if recipe.updates.moments == MomentFormat::F32
+        && recipe.devices.first_other_than_cpu().is_none()
+    {
+        ways.push("set `updates.moments` to Int8");
+    }
     if !matches!(recipe.team, TeamModels::Shared(_)) {
         ways.push("let all roles share one model with `team: Shared(…)`");
     }
@@ -509,15 +515,19 @@ mod tests {
             "only 0.00 GB are available",
             "`fine_tuning: Lora()`",
             "Recompute",
+            "`updates.moments` to Int8",
             "Shared",
         ] {
             assert!(text.contains(part), "{text}\nlacks: {part}");
         }
-        let text = message(&["fine_tuning=Lora()", "updates.activations=Recompute"]);
-        assert!(
-            !text.contains("Lora") && !text.contains("Recompute"),
-            "{text}"
-        );
+        let text = message(&[
+            "fine_tuning=Lora()",
+            "updates.activations=Recompute",
+            "updates.moments=Int8",
+        ]);
+        for absent in ["Lora", "Recompute", "Int8"] {
+            assert!(!text.contains(absent), "{text}");
+        }
     }
 
     #[test]

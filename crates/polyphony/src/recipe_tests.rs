@@ -576,6 +576,22 @@ fn only_training_needs_a_temperature_above_0() {
 }
 
 #[test]
+fn only_the_cpu_trains_with_8_bit_moments() {
+    let validate = |devices: &str| {
+        let recipe = load(&["updates.moments=Int8", &format!("devices={devices}")]).unwrap();
+        recipe.validate_for_training(algorithm(&recipe).as_ref())
+    };
+    assert!(validate("Same(Cpu)").is_ok() && validate("Each([Cpu, Cpu])").is_ok());
+    for (devices, device) in [("Same(Wgpu)", "wgpu"), ("Each([Cpu, Cuda(1)])", "cuda:1")] {
+        let expected = format!(
+            "`updates.moments` is Int8, but must be F32 on {device}: only the CPU can train with 8-bit \
+             moments"
+        );
+        assert_eq!(validate(devices).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
 fn settings_of_adapters_have_defaults() {
     let recipe = load(&["fine_tuning=Lora(alpha: 4)"]).unwrap();
     let expected = LoraConfig {

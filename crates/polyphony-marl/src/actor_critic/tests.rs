@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use polyphony_episode::{Environment, Task};
-use polyphony_model::{Activations, LoraConfig, Precision, StreamKey};
+use polyphony_model::{Activations, LoraConfig, Precision, StreamKey, TensorSpec};
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -11,12 +11,13 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::{
     agent::TextCodec,
-    config::Updates,
+    config::{MomentFormat, Updates},
     fixture::{
         Chain, Duet, agent, built, changed, lengths, plain_codec, play, task, tiny_model, training,
         weight_bits, weights,
     },
     returns::properties::{shapes, tree},
+    saved_state::StateTensor,
     step::{Step, train_step},
     tasks::start_tasks,
     tree::Branch,
@@ -385,7 +386,7 @@ fn a_step_reports_what_the_critic_expects() {
 }
 
 /// Everything that a checkpoint keeps.
-type Checkpoint = (HashMap<String, Vec<f32>>, String);
+type Checkpoint = (HashMap<String, Vec<f32>>, AlgorithmState);
 
 fn checkpoint(agents: &[Agent], algorithm: &dyn Algorithm) -> Checkpoint {
     let state = algorithm.state(agents).unwrap();
@@ -393,19 +394,20 @@ fn checkpoint(agents: &[Agent], algorithm: &dyn Algorithm) -> Checkpoint {
         let learned = agent.model.trainable_weights().into_iter();
         learned.map(|(spec, tensor)| (format!("{}/{}", agent.name, spec.name), tensor))
     });
-    let state_tensors = state.tensors.into_iter();
-    let state_tensors = state_tensors.map(|(spec, tensor)| (spec.name, tensor));
-    let tensors = weights.chain(state_tensors);
-    let values = tensors.map(|(name, tensor)| (name, tensor.into_data().try_into_vec().unwrap()));
-    (values.collect(), state.values)
+    let values = weights.map(|(name, tensor)| (name, tensor.into_data().try_into_vec().unwrap()));
+    (values.collect(), state)
 }
 
 #[test]
 fn a_restored_team_and_its_critics_continue_as_if_they_had_never_stopped() {
-    for (shape, names) in [
-        (HeadShape::Linear, &["first", "second"][..]),
-        (HeadShape::Tanh, &["first", "second"]),
-        (HeadShape::Tanh, &["shared"]),
+    for (shape, names, moments) in [
+        (
+            HeadShape::Linear,
+            &["first", "second"][..],
+            MomentFormat::F32,
+        ),
+        (HeadShape::Tanh, &["first", "second"], MomentFormat::Int8),
+        (HeadShape::Tanh, &["shared"], MomentFormat::F32),
     ] {
         let new_team = || {
             let mut agents = team();
@@ -426,23 +428,24 @@ fn a_restored_team_and_its_critics_continue_as_if_they_had_never_stopped() {
         let game = Duet::new(lengths);
         let mut config = config();
         config.updates.buffer = 2;
+        config.updates.moments = moments;
         let tasks = [task("a", "one")];
         let mut whole = new_team();
         let mut algorithm = built(&settings, &whole, &game, &config).unwrap();
         for step in 0..3 {
             run_step(&mut whole, algorithm.as_mut(), &game, &tasks, &config, step);
         }
-        let (tensors, state) = checkpoint(&whole, algorithm.as_ref());
+        let (weights, state) = checkpoint(&whole, algorithm.as_ref());
         let mut resumed = new_team();
         let mut restored = built(&settings, &resumed, &game, &config).unwrap();
         for agent in &mut resumed {
             let name = agent.name.clone();
             let mut read =
-                |spec: &TensorSpec| Ok(tensors[&format!("{name}/{}", spec.name)].clone());
+                |spec: &TensorSpec| Ok(weights[&format!("{name}/{}", spec.name)].clone());
             agent.model.replace_trainable(&mut read).unwrap();
         }
-        let mut read = |spec: &TensorSpec| Ok(tensors[&spec.name].clone());
-        restored.restore(&resumed, &state, &mut read).unwrap();
+        let saved = SavedState::new(&state.values, &state, &config.updates);
+        restored.restore(&resumed, &saved).unwrap();
         let mut values = Vec::new();
         for step in 3..6 {
             for (agents, algorithm) in [(&mut whole, &mut algorithm), (&mut resumed, &mut restored)]
@@ -468,22 +471,26 @@ fn a_restored_team_and_its_critics_continue_as_if_they_had_never_stopped() {
         };
         assert!(bits(&whole) == bits(&resumed));
         let head = format!("{}.value_head.output.weight", names[0]);
-        assert!(tensors.contains_key(&head), "{:?}", tensors.keys());
+        let mut tensors = state.tensors.iter();
+        assert!(tensors.any(|(spec, _)| spec.name == head), "no {head}");
     }
 }
 
+/// The numbers of a state as bits, and its bytes, by name.
 fn checkpoint_bits(
     agents: &[Agent],
     algorithm: &dyn Algorithm,
 ) -> (Vec<(String, Vec<u32>)>, String) {
-    let (tensors, values) = checkpoint(agents, algorithm);
-    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
-    let mut tensors: Vec<(String, Vec<u32>)> = tensors
-        .into_iter()
-        .map(|(name, values)| (name, bits(values)))
-        .collect();
-    tensors.sort();
-    (tensors, values)
+    let state = algorithm.state(agents).unwrap();
+    let bits = |tensor: StateTensor| match tensor {
+        StateTensor::Numbers(tensor) => {
+            tensor.into_data().iter::<f32>().map(f32::to_bits).collect()
+        }
+        StateTensor::Bytes(bytes) => bytes.iter().map(|byte| u32::from(*byte)).collect(),
+    };
+    let tensors = state.tensors.into_iter();
+    let tensors = tensors.map(|(spec, tensor)| (spec.name, bits(tensor)));
+    (tensors.collect(), state.values)
 }
 
 #[test]
@@ -494,10 +501,10 @@ fn a_head_of_another_shape_does_not_fit() {
         ..IndependentActorCritic::default()
     };
     let linear = built(&with(HeadShape::Linear), &agents, &game, &config).unwrap();
-    let (tensors, values) = checkpoint(&agents, linear.as_ref());
+    let (_, state) = checkpoint(&agents, linear.as_ref());
     let mut tanh = built(&with(HeadShape::Tanh), &agents, &game, &config).unwrap();
-    let mut read = |spec: &TensorSpec| Ok(tensors[&spec.name].clone());
-    let error = tanh.restore(&agents, &values, &mut read).unwrap_err();
+    let saved = SavedState::new(&state.values, &state, &config.updates);
+    let error = tanh.restore(&agents, &saved).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("its `value_head` is Linear"), "{message}");
 }
@@ -570,4 +577,16 @@ fn memory_holds_the_critic() {
         let critic = memory.lasting.iter().find(|need| need.what == "critic");
         assert_eq!(critic.unwrap().bytes, 12 * parameters);
     }
+    let mut config = config();
+    config.updates.moments = MomentFormat::Int8;
+    let settings = IndependentActorCritic {
+        value_head: HeadShape::Tanh,
+        ..IndependentActorCritic::default()
+    };
+    let memory = settings.memory(&plan, &config);
+    let critic = memory.lasting.iter().find(|need| need.what == "critic");
+    // Only the hidden weights have enough values for codes: 4,096, in two blocks.
+    let small = 2 * width + 1;
+    let expected = 12 * small + 4 * width * width + 2 * (width * width + 2 * 4);
+    assert_eq!(critic.unwrap().bytes, expected);
 }

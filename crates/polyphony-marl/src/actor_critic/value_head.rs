@@ -3,13 +3,14 @@
 //! Legend for shapes: `D` hidden size.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use polyphony_model::{ModelError, StreamKey, TensorSpec};
+use polyphony_model::{StreamKey, TensorSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
     adamw::{AdamW, StepSize, WeightStepCount, read_tensor},
-    config::Updates,
+    config::{MomentFormat, Updates},
+    saved_state::{SavedState, StateTensor},
 };
 
 /// The layers of a value head.
@@ -46,8 +47,20 @@ impl HeadShape {
 
     /// The number of its parameters, for a hidden size.
     pub fn parameters(self, width: usize) -> usize {
+        self.sizes(width).sum()
+    }
+
+    /// The bytes of the moments of its parameters, for a hidden size.
+    pub(super) fn moment_bytes(self, width: usize, format: MomentFormat) -> u64 {
+        let sizes = self.sizes(width);
+        // Heads are always on the CPU.
+        sizes.map(|values| format.bytes(values as u64, true)).sum()
+    }
+
+    /// The number of values of each weight.
+    fn sizes(self, width: usize) -> impl Iterator<Item = usize> {
         let specs = self.specs(width).into_iter();
-        specs.map(|spec| spec.shape.iter().product::<usize>()).sum()
+        specs.map(|spec| spec.shape.iter().product())
     }
 }
 
@@ -202,11 +215,11 @@ impl ValueHead {
     }
 
     /// Its weights and their moments, under names that begin with `prefix`.
-    pub(super) fn tensors(&self, prefix: &str) -> Vec<(TensorSpec, Tensor<1>)> {
+    pub(super) fn tensors(&self, prefix: &str) -> Vec<(TensorSpec, StateTensor)> {
         let (specs, prefix) = (self.shape.specs(self.width), head_prefix(prefix));
         let moments = self.optimizer.tensors(&prefix, &specs);
         let weights = with_prefix(&prefix, &specs).into_iter().zip(&self.weights);
-        let weights = weights.map(|(spec, weight)| (spec, flat(weight.clone())));
+        let weights = weights.map(|(spec, weight)| (spec, StateTensor::from(&weight[..])));
         weights.chain(moments).collect()
     }
 
@@ -215,7 +228,7 @@ impl ValueHead {
         width: usize,
         prefix: &str,
         state: &HeadState,
-        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+        saved: &SavedState<'_>,
     ) -> Result<Self, MarlError> {
         if state.shape != shape {
             return Err(MarlError::state(format!(
@@ -225,12 +238,12 @@ impl ValueHead {
         }
         let (specs, prefix, device) = (shape.specs(width), head_prefix(prefix), Device::flex());
         let weights = with_prefix(&prefix, &specs).into_iter();
-        let weights = weights.map(|spec| Ok(values(read_tensor(&spec, &device, read)?)));
+        let weights = weights.map(|spec| Ok(values(read_tensor(&spec, &device, saved.tensors)?)));
         Ok(Self {
             shape,
             width,
             weights: weights.collect::<Result<_, MarlError>>()?,
-            optimizer: AdamW::from_state(&prefix, &specs, &state.stepped, &device, read)?,
+            optimizer: AdamW::from_state(&prefix, &specs, &state.stepped, &device, saved)?,
         })
     }
 }

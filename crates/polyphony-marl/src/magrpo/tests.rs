@@ -3,14 +3,15 @@
 use std::{collections::HashMap, sync::Arc};
 
 use polyphony_episode::{Environment, Task};
-use polyphony_model::{LoraConfig, Precision};
+use polyphony_model::{LoraConfig, Precision, TensorSpec};
 
 use super::*;
 use crate::{
     agent::TextCodec,
-    config::Updates,
+    config::{MomentFormat, Updates},
     fixture::{Chain, Duet, built, lengths, plain_codec, task, tiny_model, training, weight_bits},
     policy_update::{PolicyUpdate, update_policy},
+    saved_state::StateTensor,
     step::{Step, train_step},
     tasks::start_tasks,
     update::Learner,
@@ -336,7 +337,7 @@ fn clipping_and_epochs_go_through_a_step() {
 }
 
 /// Everything that a checkpoint keeps: the agents' weights and the algorithm's state.
-type Checkpoint = (HashMap<String, Vec<f32>>, String);
+type Checkpoint = (HashMap<String, Vec<f32>>, AlgorithmState);
 
 fn checkpoint(agents: &[Agent], algorithm: &dyn Algorithm) -> Checkpoint {
     let state = algorithm.state(agents).unwrap();
@@ -344,25 +345,36 @@ fn checkpoint(agents: &[Agent], algorithm: &dyn Algorithm) -> Checkpoint {
         let weights = agent.model.trainable_weights().into_iter();
         weights.map(|(spec, tensor)| (format!("{}/{}", agent.name, spec.name), tensor))
     });
-    let state_tensors = state.tensors.into_iter();
-    let state_tensors = state_tensors.map(|(spec, tensor)| (spec.name, tensor));
-    let tensors = weights.chain(state_tensors);
-    let values = tensors.map(|(name, tensor)| (name, tensor.into_data().try_into_vec().unwrap()));
-    (values.collect(), state.values)
+    let values = weights.map(|(name, tensor)| (name, tensor.into_data().try_into_vec().unwrap()));
+    (values.collect(), state)
 }
 
-fn restore(agents: &mut [Agent], algorithm: &mut dyn Algorithm, (tensors, values): &Checkpoint) {
+fn restore(
+    agents: &mut [Agent],
+    algorithm: &mut dyn Algorithm,
+    (weights, state): &Checkpoint,
+    updates: &Updates,
+) {
     for agent in agents.iter_mut() {
         let name = agent.name.clone();
-        let mut read = |spec: &TensorSpec| Ok(tensors[&format!("{name}/{}", spec.name)].clone());
+        let mut read = |spec: &TensorSpec| Ok(weights[&format!("{name}/{}", spec.name)].clone());
         agent.model.replace_trainable(&mut read).unwrap();
     }
-    let mut read = |spec: &TensorSpec| Ok(tensors[&spec.name].clone());
-    algorithm.restore(agents, values, &mut read).unwrap();
+    let saved = SavedState::new(&state.values, state, updates);
+    algorithm.restore(agents, &saved).unwrap();
 }
 
 #[test]
 fn a_restored_team_continues_as_if_it_had_never_stopped() {
+    check_restored(MomentFormat::F32);
+}
+
+#[test]
+fn a_restored_team_with_8_bit_moments_continues_as_if_it_had_never_stopped() {
+    check_restored(MomentFormat::Int8);
+}
+
+fn check_restored(moments: MomentFormat) {
     // The second agent has adapters.
     let new_team = || {
         let mut agents = team();
@@ -377,6 +389,7 @@ fn a_restored_team_continues_as_if_it_had_never_stopped() {
     let game = Duet::new(lengths);
     let mut config = config();
     config.updates.minibatch = 1;
+    config.updates.moments = moments;
     let tasks = [task("a", "one")];
     let mut whole = new_team();
     let mut algorithm = built(&settings, &whole, &game, &config).unwrap();
@@ -385,11 +398,23 @@ fn a_restored_team_continues_as_if_it_had_never_stopped() {
     }
     // The buffer holds the node of the third step.
     let checkpoint = checkpoint(&whole, algorithm.as_ref());
-    let (tensors, state) = &checkpoint;
-    assert!(state.contains("gradient_steps:2"), "{state}");
+    let (weights, state) = &checkpoint;
+    assert!(
+        state.values.contains("gradient_steps:2"),
+        "{}",
+        state.values
+    );
+    let mut state_tensors = state.tensors.iter();
+    let has_codes = state_tensors.any(|(_, tensor)| matches!(tensor, StateTensor::Bytes(_)));
+    assert_eq!(has_codes, moments == MomentFormat::Int8);
     let mut resumed = new_team();
     let mut restored = built(&settings, &resumed, &game, &config).unwrap();
-    restore(&mut resumed, restored.as_mut(), &checkpoint);
+    restore(
+        &mut resumed,
+        restored.as_mut(),
+        &checkpoint,
+        &config.updates,
+    );
     assert_eq!(restored.gradient_steps(), algorithm.gradient_steps());
     for step in 3..6 {
         run_step(&mut whole, algorithm.as_mut(), &game, &tasks, &config, step);
@@ -406,12 +431,10 @@ fn a_restored_team_continues_as_if_it_had_never_stopped() {
     let states =
         [algorithm.state(&whole), restored.state(&resumed)].map(|state| state.unwrap().values);
     assert_eq!(states[0], states[1]);
-    let mut second = tensors.keys().filter(|name| name.starts_with("second"));
-    assert!(
-        second.all(|name| name.contains(".adapter.")),
-        "{:?}",
-        tensors.keys()
-    );
+    let moments = state.tensors.iter().map(|(spec, _)| &spec.name);
+    let names: Vec<&String> = weights.keys().chain(moments).collect();
+    let mut second = names.iter().filter(|name| name.starts_with("second"));
+    assert!(second.all(|name| name.contains(".adapter.")), "{names:?}");
 }
 
 #[test]
@@ -421,7 +444,9 @@ fn a_state_of_another_team_is_refused() {
     let mut algorithm = built(&Magrpo::default(), &agents, &game, &config).unwrap();
     let state = algorithm.state(&agents).unwrap().values;
     let mut refused = |values: &str, expected: &str| {
-        let restored = algorithm.restore(&agents, values, &mut |_| Ok(vec![]));
+        let empty = AlgorithmState::default();
+        let saved = SavedState::new(values, &empty, &config.updates);
+        let restored = algorithm.restore(&agents, &saved);
         let message = restored.unwrap_err().to_string();
         assert!(message.starts_with("the saved state of the algorithm does not fit: "));
         assert!(message.contains(expected), "{message}");
@@ -471,6 +496,25 @@ fn memory_follows_from_model_and_settings() {
     (plan.shares_initial_weights, plan.lora) = (false, Some(lora));
     assert_eq!(bytes(&lasting(&plan), "reference"), Some(0));
     assert_eq!(bytes(&lasting(&plan), "optimizer"), Some(2 * adapters));
+
+    let mut int8 = config.clone();
+    int8.updates.moments = MomentFormat::Int8;
+    let optimizer = |plan: &AgentSpec| {
+        let memory = Magrpo::default().memory(plan, &int8);
+        bytes(&memory.lasting, "optimizer").unwrap()
+    };
+    // All adapters of the tiny model are small.
+    assert_eq!(optimizer(&plan), 2 * adapters);
+    let lora = plan.lora.take();
+    let sizes = plan.model.weight_sizes().into_iter();
+    let expected = sizes.map(|size| match size.scalars {
+        scalars @ 4096.. => size.weights * 2 * (scalars + 4 * scalars.div_ceil(2048)),
+        scalars => size.weights * 8 * scalars,
+    });
+    assert_eq!(optimizer(&plan), expected.sum::<u64>());
+    plan.device = crate::algorithm::ComputeDevice::Gpu;
+    assert_eq!(optimizer(&plan), 2 * weights);
+    (plan.device, plan.lora) = (crate::algorithm::ComputeDevice::Cpu, lora);
 
     let activations = |plan: &AgentSpec, config: &TrainingConfig| {
         let memory = Magrpo::default().memory(plan, config);

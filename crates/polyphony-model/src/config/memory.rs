@@ -5,7 +5,7 @@
 
 use std::{num::Saturating, ops::Add as _};
 
-use super::{LayerTensor, ModelConfig};
+use super::ModelConfig;
 use crate::lora::LoraConfig;
 use crate::{Activations, Precision, kernels::CHUNK_LOGITS};
 
@@ -35,40 +35,77 @@ fn count(size: usize) -> Count {
     Saturating(size as u64)
 }
 
-/// The number of scalars in a tensor, of all experts together.
-fn elements(tensor: &LayerTensor) -> Count {
-    let sizes = tensor.shape.iter().copied().chain(tensor.experts);
-    sizes.fold(count(1), |product, size| product * count(size))
+/// The number of scalars in a tensor of this shape.
+fn elements(shape: &[usize]) -> Count {
+    shape
+        .iter()
+        .fold(count(1), |product, &size| product * count(size))
+}
+
+/// Weights that have the same size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightSize {
+    /// The number of scalars of each.
+    pub scalars: u64,
+    /// How many such weights there are.
+    pub weights: u64,
+}
+
+impl WeightSize {
+    fn new(scalars: Count, weights: Count) -> Self {
+        Self {
+            scalars: scalars.0.min(MAX_COUNT),
+            weights: weights.0.min(MAX_COUNT),
+        }
+    }
+}
+
+/// The number of scalars of all weights together.
+fn total(sizes: &[WeightSize]) -> u64 {
+    let scalars = sizes
+        .iter()
+        .map(|size| Saturating(size.scalars) * Saturating(size.weights));
+    scalars.fold(count(0), Count::add).0.min(MAX_COUNT)
 }
 
 impl ModelConfig {
+    /// The sizes of all weights.
+    pub fn weight_sizes(&self) -> Vec<WeightSize> {
+        let d = count(self.hidden_size);
+        let tables = count(if self.tied_head { 1 } else { 2 });
+        let mut sizes = vec![
+            WeightSize::new(count(self.vocab_size) * d, tables),
+            // The last norm.
+            WeightSize::new(d, count(1)),
+        ];
+        sizes.extend(self.layer_tensors().iter().map(|tensor| {
+            let weights = count(self.layers) * count(tensor.experts.unwrap_or(1));
+            WeightSize::new(elements(&tensor.shape), weights)
+        }));
+        sizes
+    }
+
+    /// The sizes of the weights of the adapters that `lora` adds.
+    pub fn adapter_weight_sizes(&self, lora: &LoraConfig) -> Vec<WeightSize> {
+        let targets = lora.targets.iter();
+        let tensors = targets.flat_map(|target| self.projection_tensors(*target));
+        let sizes = tensors.flat_map(|tensor| {
+            let weights = count(self.layers) * count(tensor.experts.unwrap_or(1));
+            // One factor is as wide as the output, the other as wide as the input.
+            let factor = move |width| WeightSize::new(count(lora.rank) * count(width), weights);
+            tensor.shape.into_iter().map(factor)
+        });
+        sizes.collect()
+    }
+
     /// The number of scalar weights.
     pub fn weight_count(&self) -> u64 {
-        let d = count(self.hidden_size);
-        let tensors = self.layer_tensors();
-        let layer = tensors.iter().map(elements).fold(count(0), Count::add);
-        let tables = count(if self.tied_head { 1 } else { 2 });
-        let all = tables * count(self.vocab_size) * d + count(self.layers) * layer + d;
-        all.0.min(MAX_COUNT)
+        total(&self.weight_sizes())
     }
 
     /// The number of scalar weights of the adapters that `lora` adds.
     pub fn adapter_weight_count(&self, lora: &LoraConfig) -> u64 {
-        let targets = lora.targets.iter();
-        let tensors = targets.flat_map(|target| self.projection_tensors(*target));
-        // The inputs plus the outputs of each target. The rank times this number is the size of its two
-        // factors.
-        let widths = tensors.map(|tensor| {
-            let width = tensor
-                .shape
-                .into_iter()
-                .map(count)
-                .fold(count(0), Count::add);
-            width * count(tensor.experts.unwrap_or(1))
-        });
-        let width = widths.fold(count(0), Count::add);
-        let all = count(self.layers) * count(lora.rank) * width;
-        all.0.min(MAX_COUNT)
+        total(&self.adapter_weight_sizes(lora))
     }
 
     /// The size of one token in the key-value cache, in numbers.

@@ -33,7 +33,7 @@ pub use self::conversation::{encode_continuation, encode_conversation};
 pub(crate) use self::gguf::ModelKeys;
 pub use self::model_files::ModelFiles;
 pub(crate) use self::save::save_adapter;
-pub use self::save::{convert, save, save_tensors};
+pub use self::save::{TensorValues, convert, save, save_tensors};
 pub use self::template::{ChatTemplate, Message, MessageRole};
 pub use self::tokenizer::Tokenizer;
 pub use self::weights::{TensorSpec, Weights};

@@ -7,7 +7,7 @@ use safetensors::tensor::Metadata;
 
 use super::dequantize::Encoding;
 use super::read::{check_header, map_file};
-use super::weights::{Conversion, StoredTensor, Weights};
+use super::weights::{Conversion, StoredTensor, StoredType, Weights};
 use crate::error::ModelError;
 
 /// The size of the header's length field at the start of the file, in bytes.
@@ -36,7 +36,7 @@ impl Weights {
             let (start, end) = info.data_offsets;
             let tensor = StoredTensor {
                 shape: info.shape.clone(),
-                encoding: encoding(info.dtype).ok_or_else(|| format!("{:?}", info.dtype)),
+                stored: stored_type(info.dtype),
                 bytes: data_start + start..data_start + end,
                 conversion: Conversion::Unchanged,
             };
@@ -81,12 +81,13 @@ fn parse_header(header: &[u8], data_len: usize) -> Result<Metadata, String> {
     Ok(table)
 }
 
-fn encoding(dtype: Dtype) -> Option<Encoding> {
+fn stored_type(dtype: Dtype) -> StoredType {
     match dtype {
-        Dtype::F32 => Some(Encoding::F32),
-        Dtype::F16 => Some(Encoding::F16),
-        Dtype::BF16 => Some(Encoding::Bf16),
-        _ => None,
+        Dtype::F32 => StoredType::Numbers(Encoding::F32),
+        Dtype::F16 => StoredType::Numbers(Encoding::F16),
+        Dtype::BF16 => StoredType::Numbers(Encoding::Bf16),
+        Dtype::U8 => StoredType::Bytes,
+        other => StoredType::Unreadable(format!("{other:?}")),
     }
 }
 
@@ -97,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// A file with one tensor of each supported type, and one of an unsupported type.
+    /// A file with one tensor of each supported type of numbers, one of bytes, and one of an unsupported type.
     fn valid_file() -> Vec<u8> {
         let f32s: Vec<u8> = [1.5f32, -2.0]
             .iter()
@@ -125,6 +126,10 @@ mod tests {
                 "whole",
                 TensorView::new(Dtype::I32, vec![2], &f32s).unwrap(),
             ),
+            (
+                "code",
+                TensorView::new(Dtype::U8, vec![2, 2], &f16s).unwrap(),
+            ),
         ];
         serialize(tensors, None).unwrap()
     }
@@ -141,7 +146,7 @@ mod tests {
         let weights = open_bytes(&valid_file()).unwrap();
         assert_eq!(
             weights.names().collect::<Vec<_>>(),
-            ["brain", "full", "half", "whole"]
+            ["brain", "code", "full", "half", "whole"]
         );
         assert!(weights.contains("half") && !weights.contains("quarter"));
         assert_eq!(weights.read("full", &[2]).unwrap(), [1.5, -2.0]);
@@ -152,7 +157,7 @@ mod tests {
     #[test]
     fn tensors_that_cannot_be_read_are_named() {
         let weights = open_bytes(&valid_file()).unwrap();
-        let rows: [(&str, &[usize], &str); 3] = [
+        let rows: [(&str, &[usize], &str); 4] = [
             ("quarter", &[2], "holds no tensor `quarter`"),
             (
                 "half",
@@ -163,6 +168,11 @@ mod tests {
                 "whole",
                 &[2],
                 "tensor `whole` is stored as I32; supported: F32, F16, BF16",
+            ),
+            (
+                "code",
+                &[2, 2],
+                "tensor `code` is stored as U8; supported: F32, F16, BF16",
             ),
         ];
         for (name, shape, expected) in rows {
@@ -176,13 +186,34 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_read_as_they_are() {
+        let weights = open_bytes(&valid_file()).unwrap();
+        let [low, high] = half::f16::from_f32(0.5).to_le_bytes();
+        let bytes = weights.read_bytes("code", &[2, 2]).unwrap();
+        assert_eq!(bytes[..2], [low, high]);
+        let rows: [(&str, &[usize], &str); 3] = [
+            ("quarter", &[2], "holds no tensor `quarter`"),
+            ("code", &[4], "tensor `code` has shape [2, 2]"),
+            (
+                "full",
+                &[2],
+                "tensor `full` is stored as F32; supported: U8",
+            ),
+        ];
+        for (name, shape, expected) in rows {
+            let message = weights.read_bytes(name, shape).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
     fn names_are_compared_all_at_once() {
         let weights = open_bytes(&valid_file()).unwrap();
         weights
-            .check_names(["brain", "full", "half", "whole"])
+            .check_names(["brain", "code", "full", "half", "whole"])
             .unwrap();
         let error = weights
-            .check_names(["brain", "lost", "full", "gone"])
+            .check_names(["brain", "code", "lost", "full", "gone"])
             .unwrap_err();
         let message = error.to_string();
         assert!(
@@ -198,8 +229,8 @@ mod tests {
         let rows: [(&[u8], &str); 5] = [
             (b"", "it has 0 bytes, too few"),
             (&valid[..40], "its header should take"),
-            (&valid[..valid.len() - 1], "but 23 follow"),
-            (&too_long, "but 25 follow"),
+            (&valid[..valid.len() - 1], "but 27 follow"),
+            (&too_long, "but 29 follow"),
             (b"\x02\0\0\0\0\0\0\0{]", "its header is wrong"),
         ];
         for (bytes, expected) in rows {
@@ -293,6 +324,7 @@ mod tests {
             if let Ok(weights) = open_bytes(&bytes) {
                 for spec in weights.specs() {
                     let _ = weights.read(&spec.name, &spec.shape);
+                    let _ = weights.read_bytes(&spec.name, &spec.shape);
                 }
             }
         }

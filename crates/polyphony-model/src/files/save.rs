@@ -99,20 +99,50 @@ fn write_directory(
     sync_directory(parent).map_err(write_error(parent))
 }
 
-/// Writes tensors in `f32` to the new safetensors file `target` and makes it durable; see [`save`].
+/// The values of a tensor to save.
+pub enum TensorValues<'a> {
+    /// 32-bit floats, row after row. The function is called when they are written, so not all tensors have to
+    /// be in memory at once.
+    F32(Box<dyn FnOnce() -> Result<Vec<f32>, ModelError> + 'a>),
+    /// Bytes that only their writer can interpret; [`Weights::read_bytes`](super::Weights::read_bytes) reads
+    /// them.
+    U8(&'a [u8]),
+}
+
+impl TensorValues<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::F32(_) => Dtype::F32,
+            Self::U8(_) => Dtype::U8,
+        }
+    }
+}
+
+/// Writes tensors to the new safetensors file `target` and makes it durable; see [`save`].
 ///
 /// # Errors
-/// If `target` exists, the file cannot be written, or `values` fails or returns too few or too many
-/// values for the tensor's shape.
+/// If `target` exists, the file cannot be written, or a tensor's values cannot be had, or are too few or too
+/// many for its shape.
 pub fn save_tensors(
     target: &Path,
-    tensors: &[TensorSpec],
-    mut values: impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
+    mut tensors: Vec<(TensorSpec, TensorValues<'_>)>,
 ) -> Result<(), ModelError> {
     let folder = target.parent().unwrap_or(Path::new(""));
     let name = target.file_name().unwrap_or_default().to_string_lossy();
+    // Floats come before bytes, so that each float lies aligned.
+    tensors.sort_by_key(|(_, values)| matches!(values, TensorValues::U8(_)));
     write_synced(folder, folder, &name, |file| {
-        write_safetensors(file, tensors, &mut values)
+        let table = tensors.iter();
+        write_header(file, table.map(|(spec, values)| (spec, values.dtype())))?;
+        tensors
+            .into_iter()
+            .try_for_each(|(spec, values)| match values {
+                TensorValues::F32(values) => write_floats(file, &spec, values()),
+                TensorValues::U8(bytes) => {
+                    check_count(&spec, bytes.len())?;
+                    Ok(file.write_all(bytes)?)
+                }
+            })
     })
 }
 
@@ -200,46 +230,68 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a header and then each tensor's values.
+/// Writes a header and then each tensor's values in `f32`.
 fn write_safetensors(
     file: &mut impl Write,
     tensors: &[TensorSpec],
     values: &mut impl FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
 ) -> Result<(), WriteFailure> {
-    let header = header(tensors).map_err(io::Error::other)?;
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
-    for tensor in tensors {
-        let values = values(tensor).map_err(WriteFailure::Contents)?;
-        let expected: usize = tensor.shape.iter().product();
-        if values.len() != expected {
-            return Err(WriteFailure::Contents(ModelError::TensorValues {
-                tensor: tensor.name.clone(),
-                given: format!("{} values", values.len()),
-                expected: format!("{expected}, for the shape {:?}", tensor.shape),
-            }));
-        }
-        for value in values {
-            file.write_all(&value.to_le_bytes())?;
-        }
+    write_header(file, tensors.iter().map(|spec| (spec, Dtype::F32)))?;
+    tensors
+        .iter()
+        .try_for_each(|spec| write_floats(file, spec, values(spec)))
+}
+
+fn write_floats(
+    file: &mut impl Write,
+    spec: &TensorSpec,
+    values: Result<Vec<f32>, ModelError>,
+) -> Result<(), WriteFailure> {
+    let values = values.map_err(WriteFailure::Contents)?;
+    check_count(spec, values.len())?;
+    for value in values {
+        file.write_all(&value.to_le_bytes())?;
     }
     Ok(())
 }
 
-/// The table of tensors, which are stored back to back in `f32`.
-fn header(tensors: &[TensorSpec]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+fn check_count(spec: &TensorSpec, given: usize) -> Result<(), WriteFailure> {
+    let expected: usize = spec.shape.iter().product();
+    if given == expected {
+        return Ok(());
+    }
+    Err(WriteFailure::Contents(ModelError::TensorValues {
+        tensor: spec.name.clone(),
+        given: format!("{given} values"),
+        expected: format!("{expected}, for the shape {:?}", spec.shape),
+    }))
+}
+
+fn write_header<'a>(
+    file: &mut impl Write,
+    tensors: impl Iterator<Item = (&'a TensorSpec, Dtype)>,
+) -> Result<(), WriteFailure> {
+    let header = header(tensors).map_err(io::Error::other)?;
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    Ok(file.write_all(&header)?)
+}
+
+/// The table of tensors, which are stored back to back.
+fn header<'a>(
+    tensors: impl Iterator<Item = (&'a TensorSpec, Dtype)>,
+) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let mut end = 0;
-    let entry = |tensor: &TensorSpec| {
+    let entry = |(tensor, dtype): (&TensorSpec, Dtype)| {
         let start = end;
-        end += tensor.shape.iter().product::<usize>() * size_of::<f32>();
+        end += tensor.shape.iter().product::<usize>() * dtype.bitsize() / 8;
         let info = TensorInfo {
-            dtype: Dtype::F32,
+            dtype,
             shape: tensor.shape.clone(),
             data_offsets: (start, end),
         };
         (tensor.name.clone(), info)
     };
-    let entries = tensors.iter().map(entry).collect();
+    let entries = tensors.map(entry).collect();
     // transformers refuses files that do not name the framework of their layout.
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let table = Metadata::new(Some(format), entries)?;
@@ -368,11 +420,11 @@ mod tests {
     #[test]
     fn tensors_lie_aligned() {
         for name in ["a", "ab", "abc"] {
-            let header = header(&[TensorSpec {
+            let spec = TensorSpec {
                 name: name.to_owned(),
                 shape: vec![1],
-            }])
-            .unwrap();
+            };
+            let header = header(std::iter::once((&spec, Dtype::F32))).unwrap();
             assert_eq!(header.len() % ALIGNMENT, 0, "{name}");
         }
     }
@@ -427,19 +479,58 @@ mod tests {
     #[test]
     fn a_tensor_with_too_many_or_too_few_values_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let tensors = [TensorSpec {
+        let spec = TensorSpec {
             name: "head.bias".to_owned(),
             shape: vec![2, 2],
-        }];
+        };
         for given in [0, 3, 5] {
-            let target = folder.path().join(given.to_string());
-            let outcome = save_tensors(&target, &tensors, |_| Ok(vec![1.0; given]));
             let expected = format!(
                 "tensor `head.bias` cannot be saved: it has {given} values, but must have 4, for the \
                  shape [2, 2]"
             );
-            assert_eq!(outcome.unwrap_err().to_string(), expected);
+            let bytes = vec![1; given];
+            let floats = || Ok(vec![1.0; given]);
+            for (name, values) in [
+                ("floats", TensorValues::F32(Box::new(floats))),
+                ("bytes", TensorValues::U8(&bytes)),
+            ] {
+                let target = folder.path().join(format!("{given}-{name}"));
+                let outcome = save_tensors(&target, vec![(spec.clone(), values)]);
+                assert_eq!(outcome.unwrap_err().to_string(), expected, "{name}");
+            }
         }
+    }
+
+    #[test]
+    fn saved_floats_and_bytes_are_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("state.safetensors");
+        let spec = |name: &str, shape: &[usize]| TensorSpec {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+        };
+        // The odd number of bytes would misalign the floats if it came before them.
+        let (codes, floats) = ([0, 128, 255], [f32::MIN_POSITIVE, -0.0, f32::MAX]);
+        let tensors = vec![
+            (spec("codes", &[3, 1]), TensorValues::U8(&codes)),
+            (
+                spec("floats", &[3]),
+                TensorValues::F32(Box::new(|| Ok(floats.to_vec()))),
+            ),
+        ];
+        save_tensors(&target, tensors).unwrap();
+        let weights = super::super::Weights::open(&target).unwrap();
+        assert_eq!(weights.read_bytes("codes", &[3, 1]).unwrap(), codes);
+        let read = weights.read("floats", &[3]).unwrap();
+        let bits = |floats: &[f32]| {
+            floats
+                .iter()
+                .map(|float| float.to_bits())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(bits(&read), bits(&floats));
+        let file = std::fs::read(&target).unwrap();
+        assert_eq!(file[file.len() - 3..], codes);
     }
 
     #[test]

@@ -42,12 +42,36 @@ pub struct TensorSpec {
 pub(crate) struct StoredTensor {
     /// The length of every dimension, the slowest-varying first.
     pub(crate) shape: Vec<usize>,
-    /// The type of the stored numbers, or the name of a type that cannot be read.
-    pub(crate) encoding: Result<Encoding, String>,
+    /// What is stored.
+    pub(crate) stored: StoredType,
     /// The range of its bytes in the file.
     pub(crate) bytes: Range<usize>,
     /// How its values differ from those in Hugging Face files.
     pub(crate) conversion: Conversion,
+}
+
+/// What a tensor's bytes in a file are.
+#[derive(Clone, Debug)]
+pub(crate) enum StoredType {
+    /// Numbers that become `f32`.
+    Numbers(Encoding),
+    /// Bytes that only their writer can interpret.
+    Bytes,
+    /// A type that cannot be read, by its name.
+    Unreadable(String),
+}
+
+impl StoredType {
+    /// The name of [`StoredType::Bytes`] in safetensors files.
+    pub(super) const BYTES: &'static str = "U8";
+
+    fn name(&self) -> String {
+        match self {
+            Self::Numbers(encoding) => encoding.ggml().0.to_owned(),
+            Self::Bytes => Self::BYTES.to_owned(),
+            Self::Unreadable(name) => name.clone(),
+        }
+    }
 }
 
 /// What llama.cpp's converter did to a tensor.
@@ -134,6 +158,42 @@ impl Weights {
     /// # Errors
     /// If the tensor is missing, has another shape, or is stored in a type that cannot be read.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let (file, tensor) = self.find(name, shape)?;
+        let StoredType::Numbers(encoding) = &tensor.stored else {
+            return Err(file.type_error(name, tensor, Encoding::supported()));
+        };
+        let values = file
+            .decode(*encoding, tensor.bytes.clone())
+            .ok_or_else(|| file.too_short(name))?;
+        Ok(match tensor.conversion {
+            Conversion::Unchanged => values,
+            Conversion::Added(number) => values.into_iter().map(|value| value - number).collect(),
+            Conversion::RotaryPairs { heads } => separate_rotary_halves(&values, heads, shape),
+        })
+    }
+
+    /// The bytes of a tensor of type `U8`, as [`save_tensors`](super::save_tensors) wrote them.
+    ///
+    /// # Errors
+    /// If the tensor is missing, has another shape, or is stored in another type.
+    pub fn read_bytes(&self, name: &str, shape: &[usize]) -> Result<Vec<u8>, ModelError> {
+        let (file, tensor) = self.find(name, shape)?;
+        let StoredType::Bytes = &tensor.stored else {
+            let expected = StoredType::BYTES.to_owned();
+            return Err(file.type_error(name, tensor, expected));
+        };
+        let bytes = file.bytes.get(tensor.bytes.clone());
+        let bytes = bytes.ok_or_else(|| file.too_short(name))?.to_vec();
+        file.release(&tensor.bytes);
+        Ok(bytes)
+    }
+
+    /// A tensor of this shape, and the file that holds it.
+    fn find(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<(&MappedFile, &StoredTensor), ModelError> {
         let (file, tensor) = self
             .tensors
             .get(name)
@@ -150,26 +210,7 @@ impl Weights {
                 expected: shape.to_owned(),
             });
         }
-        let encoding = tensor
-            .encoding
-            .as_ref()
-            .map_err(|given| ModelError::TensorType {
-                path: file.path.clone(),
-                tensor: name.to_owned(),
-                given: given.clone(),
-                supported: Encoding::supported(),
-            })?;
-        let values = file
-            .decode(*encoding, tensor.bytes.clone())
-            .ok_or_else(|| ModelError::Damaged {
-                path: file.path.clone(),
-                reason: format!("tensor `{name}` reaches past the end of the file"),
-            })?;
-        Ok(match tensor.conversion {
-            Conversion::Unchanged => values,
-            Conversion::Added(number) => values.into_iter().map(|value| value - number).collect(),
-            Conversion::RotaryPairs { heads } => separate_rotary_halves(&values, heads, shape),
-        })
+        Ok((file, tensor))
     }
 
     /// Compares the names in the file with those that an architecture needs.
@@ -219,6 +260,22 @@ impl MappedFile {
             self.release(&(start..start + bytes.len()));
         }
         Some(values)
+    }
+
+    fn type_error(&self, name: &str, tensor: &StoredTensor, supported: String) -> ModelError {
+        ModelError::TensorType {
+            path: self.path.clone(),
+            tensor: name.to_owned(),
+            given: tensor.stored.name(),
+            supported,
+        }
+    }
+
+    fn too_short(&self, name: &str) -> ModelError {
+        ModelError::Damaged {
+            path: self.path.clone(),
+            reason: format!("tensor `{name}` reaches past the end of the file"),
+        }
     }
 
     /// Allows the system to free the memory of a range that has been read.

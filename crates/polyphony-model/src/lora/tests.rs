@@ -363,17 +363,35 @@ fn an_adapter_on_an_adapter_is_refused() {
     );
 }
 
+/// The number of scalars of every weight, in ascending order.
+fn scalars(weights: Vec<(crate::TensorSpec, Tensor<1>)>) -> Vec<u64> {
+    let weights = weights.into_iter();
+    let mut scalars: Vec<u64> = weights.map(|(_, weight)| weight.dims()[0] as u64).collect();
+    scalars.sort_unstable();
+    scalars
+}
+
+fn listed(sizes: Vec<crate::WeightSize>) -> Vec<u64> {
+    let each = |size: crate::WeightSize| (0..size.weights).map(move |_| size.scalars);
+    let mut scalars: Vec<u64> = sizes.into_iter().flat_map(each).collect();
+    scalars.sort_unstable();
+    scalars
+}
+
 #[test]
 fn weights_are_counted_without_loading_them() {
-    let numbers = |model: &LanguageModel| -> u64 {
-        let weights = model.named_weights().into_iter();
-        weights.map(|(_, weight)| weight.dims()[0] as u64).sum()
-    };
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     for name in TINY_MODELS {
         let files = ModelFiles::open(&fixtures.join(name)).unwrap();
         let model = LanguageModel::load(&files, &Device::flex()).unwrap();
-        assert_eq!(model.config().weight_count(), numbers(&model), "{name}");
+        let expected = scalars(model.named_weights());
+        let config = model.config();
+        assert_eq!(
+            config.weight_count(),
+            expected.iter().sum::<u64>(),
+            "{name}"
+        );
+        assert_eq!(listed(config.weight_sizes()), expected, "{name}");
         for targets in [
             Projection::ALL.to_vec(),
             vec![Projection::Key, Projection::Down],
@@ -383,8 +401,14 @@ fn weights_are_counted_without_loading_them() {
                 ..LoraConfig::default()
             };
             let adapted = model.clone().with_lora(&lora, 1, 0).unwrap();
-            let added = numbers(&adapted) - numbers(&model);
-            assert_eq!(model.config().adapter_weight_count(&lora), added, "{name}");
+            let expected = scalars(adapted.trainable_weights());
+            let added = config.adapter_weight_count(&lora);
+            assert_eq!(added, expected.iter().sum::<u64>(), "{name}");
+            assert_eq!(
+                listed(config.adapter_weight_sizes(&lora)),
+                expected,
+                "{name}"
+            );
         }
     }
 }

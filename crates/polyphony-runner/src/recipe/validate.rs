@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use polyphony_episode::Environment;
-use polyphony_marl::{AlgorithmSettings, ConfigError, EnvironmentSpec, MAX_SAMPLES};
+use polyphony_marl::{AlgorithmSettings, ConfigError, EnvironmentSpec, MAX_SAMPLES, MomentFormat};
 use polyphony_model::ModelError;
 
 use super::{Recipe, TeamModels};
@@ -101,6 +101,12 @@ impl Recipe {
                 "above 0 for training: without randomness all responses of a group are equal, and \
                  nothing can be learned from comparing them",
             ));
+        }
+        if self.updates.moments == MomentFormat::Int8
+            && let Some(device) = self.devices.first_other_than_cpu()
+        {
+            let allowed = format!("F32 on {device}: only the CPU can train with 8-bit moments");
+            return Err(out_of_range("updates.moments", "Int8", &allowed));
         }
         Ok(())
     }

@@ -17,10 +17,9 @@ use polyphony::{
     marl::{
         Agent, AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, AlgorithmState,
         ConfigError, Credit, EnvironmentSpec, JointMode, Learners, MAX_SAMPLES, MarlError, Node,
-        PolicyLoss, Progress, RoleGroup, Rollout, SamplingPlan, StepContext, TrainingConfig,
-        advantages_are_zero, agent_of_role, credits, role_returns,
+        PolicyLoss, Progress, RoleGroup, Rollout, SamplingPlan, SavedState, StepContext,
+        TrainingConfig, advantages_are_zero, agent_of_role, credits, role_returns,
     },
-    model::{ModelError, TensorSpec},
 };
 use serde::{Deserialize, Serialize};
 
@@ -149,13 +148,8 @@ impl Algorithm for Trainer {
         self.learners.state(agents, &self.weights)
     }
 
-    fn restore(
-        &mut self,
-        agents: &[Agent],
-        saved_values: &str,
-        read: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>, ModelError>,
-    ) -> Result<(), MarlError> {
-        (self.learners, self.weights) = Learners::from_state(agents, saved_values, read)?;
+    fn restore(&mut self, agents: &[Agent], saved: &SavedState<'_>) -> Result<(), MarlError> {
+        (self.learners, self.weights) = Learners::from_state(agents, saved)?;
         Ok(())
     }
 

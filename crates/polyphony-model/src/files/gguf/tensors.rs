@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::weights::{Conversion, StoredTensor};
+use super::super::weights::{Conversion, StoredTensor, StoredType};
 use super::keys::ModelKeys;
 use super::reader::GgufTensor;
 use super::rope::DIVISORS;
@@ -100,7 +100,10 @@ fn stored_tensors(
 ) -> Result<Vec<(String, StoredTensor)>, ModelError> {
     let stored = |shape: &[usize], bytes, conversion| StoredTensor {
         shape: shape.to_vec(),
-        encoding: tensor.encoding.clone(),
+        stored: match &tensor.encoding {
+            Ok(encoding) => StoredType::Numbers(*encoding),
+            Err(name) => StoredType::Unreadable(name.clone()),
+        },
         bytes,
         conversion,
     };
