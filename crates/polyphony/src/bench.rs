@@ -12,8 +12,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings, EnvironmentSpec, Magrpo, Progress, Step, TextCodec, TrainingConfig,
-    Updates, start_tasks, train_step,
+    Agent, AlgorithmSettings, EnvironmentSpec, Magrpo, MomentFormat, Progress, Step, TextCodec,
+    TrainingConfig, Updates, start_tasks, train_step,
 };
 use polyphony_model::{Activations, LanguageModel, ModelFiles, Precision, Sampling};
 use polyphony_runner::peak_memory_mib;
@@ -30,6 +30,8 @@ pub(crate) struct Workload {
     pub(crate) steps: usize,
     /// Which activations of a forward pass the updates keep.
     pub(crate) activations: Activations,
+    /// How the optimizers keep their moments.
+    pub(crate) moments: MomentFormat,
 }
 
 /// The results. Times are medians over the steps, so that the first step, which also allocates the
@@ -190,6 +192,7 @@ fn training_config(workload: Workload) -> TrainingConfig {
         max_new_tokens: workload.new_tokens,
         updates: Updates {
             activations: workload.activations,
+            moments: workload.moments,
             ..Updates::default()
         },
         ..TrainingConfig::default()

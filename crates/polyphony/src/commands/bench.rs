@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context as _, Result};
+use polyphony_marl::MomentFormat;
 use polyphony_model::{Activations, ModelFiles};
 
 use polyphony_runner::{DeviceChoice, Event, Observer as _, PrecisionChoice, resolve_model};
@@ -33,6 +34,9 @@ pub(crate) struct Arguments {
     /// Recompute the activations of every layer in the backward pass, instead of keeping them.
     #[arg(long)]
     recompute: bool,
+    /// Keep the optimizer's moments as 8-bit codes in blocks, instead of 32-bit floats.
+    #[arg(long)]
+    int8_moments: bool,
     /// Run the models on this device, such as cpu or cuda:1.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
@@ -55,6 +59,10 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
         activations: match arguments.recompute {
             false => Activations::Keep,
             true => Activations::Recompute,
+        },
+        moments: match arguments.int8_moments {
+            false => MomentFormat::F32,
+            true => MomentFormat::Int8,
         },
     };
     display.on_event(Event::PhaseStarted {
