@@ -12,9 +12,9 @@ use crate::device::{DeviceChoice, Devices};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PrecisionChoice {
     /// `Bf16` if all models run on a CPU with AVX512-BF16, otherwise `F32`.
-    #[default]
     Auto,
-    /// 32-bit floats.
+    /// 32-bit floats: what all runs of older programs used.
+    #[default]
     #[serde(alias = "Full")]
     F32,
     /// Mixed precision with bfloat16.
