@@ -15,10 +15,11 @@ use crate::choice;
 const LEAST_SIMILARITY: f64 = 0.4;
 
 /// Names in recipes that have changed: old, new.
-const RENAMED: [(&str, &str); 3] = [
+const RENAMED: [(&str, &str); 4] = [
     ("max_gradient_norm", "max_grad_norm"),
     ("max_nonfinite", "max_skipped_updates"),
     ("Solo", "SingleAgent"),
+    ("rollout_weights", "precision"),
 ];
 
 /// An error in the text of a file, with its line and column.

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use polyphony_model::Precision;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,6 @@ pub enum PrecisionChoice {
     Auto,
     /// 32-bit floats: what all runs of older programs used.
     #[default]
-    #[serde(alias = "Full")]
     F32,
     /// Mixed precision with bfloat16.
     Bf16,
@@ -39,12 +38,16 @@ impl PrecisionChoice {
     /// # Errors
     /// If a device cannot be opened.
     pub fn resolved(self, devices: &Devices) -> Result<Self> {
-        let on_devices = devices.of_team(1).into_iter().map(|device| self.on(device));
-        let precisions = on_devices.collect::<Result<Vec<_>>>()?;
-        let all_bf16 = precisions
-            .iter()
-            .all(|precision| *precision == Precision::Bf16);
-        Ok(if all_bf16 { Self::Bf16 } else { Self::F32 })
+        if self != Self::Auto {
+            return Ok(self);
+        }
+        for device in devices.of_team(1) {
+            let precision = self.on(device);
+            if precision.with_context(|| format!("`devices` has {device:?}"))? == Precision::F32 {
+                return Ok(Self::F32);
+            }
+        }
+        Ok(Self::Bf16)
     }
 }
 

@@ -41,9 +41,8 @@ pub struct Recipe {
     pub sampling: Sampling,
     /// The longest response, in tokens.
     pub max_new_tokens: usize,
-    /// The precision of all models, in rollout and in training. Older programs could only choose that of the
-    /// rollout.
-    #[serde(default, alias = "rollout_weights")]
+    /// The precision of all models, in rollout and in training.
+    #[serde(default)]
     pub precision: PrecisionChoice,
     /// What to do with prompts that do not fit into the model's context.
     #[serde(default)]
