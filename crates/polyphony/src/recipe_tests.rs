@@ -376,6 +376,10 @@ fn a_wrong_override_is_named_with_what_would_be_right() {
             "there is no key `max_nonfinite` in `updates`; it is now called `max_skipped_updates`.",
         ),
         (
+            "rollout_weights=Full",
+            "there is no key `rollout_weights`; it is now called `precision`.",
+        ),
+        (
             "environment=Solo(Tldr)",
             "this program has no environment `Solo`; it is now called `SingleAgent`. Known here: ",
         ),
