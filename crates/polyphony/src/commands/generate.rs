@@ -53,9 +53,8 @@ pub(crate) struct Arguments {
     /// Run the model on this device, such as cpu or cuda:1.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
-    /// Compute with this precision: auto, f32 or bf16. With auto it is bf16 on CPUs with AVX512-BF16, otherwise
-    /// f32.
-    #[arg(long, default_value = "auto")]
+    /// Compute with this precision: f32, bf16, or auto, which is bf16 on CPUs with AVX512-BF16 and f32 elsewhere.
+    #[arg(long, default_value = "f32")]
     precision: PrecisionChoice,
 }
 
