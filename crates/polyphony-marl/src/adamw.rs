@@ -119,7 +119,7 @@ impl AdamW {
             moments: self.moments.iter_mut(),
             size,
         };
-        model.map_weights(&mut stepper);
+        model.map_trainable(&mut stepper);
     }
 
     /// One gradient step of a flattened weight outside a model. `index` is its index among the optimizer's

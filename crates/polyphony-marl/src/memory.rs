@@ -78,7 +78,7 @@ impl AgentSpec {
     pub fn packed_bytes(&self) -> u64 {
         match (self.precision, self.device) {
             (Precision::Bf16, ComputeDevice::Cpu) => {
-                self.model.weight_count() * self.precision.bytes()
+                self.model.product_weight_count() * self.precision.bytes()
             }
             _ => 0,
         }

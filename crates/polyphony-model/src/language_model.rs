@@ -201,14 +201,25 @@ impl LanguageModel {
     /// Replaces every weight by what `mapper` returns for it. `mapper` can change a weight in place,
     /// unless another model shares it.
     pub fn map_weights(&mut self, mapper: &mut impl ModuleMapper) {
+        self.map(mapper);
+        self.network.prepare(self.precision);
+    }
+
+    /// As [`LanguageModel::map_weights`], for a mapper that changes only trainable weights. It visits all weights.
+    pub fn map_trainable(&mut self, mapper: &mut impl ModuleMapper) {
+        self.map(mapper);
+        self.prepare_trainable();
+    }
+
+    fn map(&mut self, mapper: &mut impl ModuleMapper) {
         let placeholder = Decoder::placeholder(&self.device());
         let network = std::mem::replace(&mut self.network, placeholder);
         self.network = network.map(mapper);
-        self.prepare();
     }
 
-    /// Prepares the weights that products read in another form than their own. Adapters have only one form.
-    fn prepare(&mut self) {
+    /// Prepares the trainable weights that products read in another form than their own. Adapters have only one
+    /// form.
+    fn prepare_trainable(&mut self) {
         if self.lora.is_none() {
             self.network.prepare(self.precision);
         }
@@ -280,7 +291,7 @@ impl LanguageModel {
             return Err(error);
         }
         self.network = network;
-        self.prepare();
+        self.prepare_trainable();
         Ok(())
     }
 

@@ -57,6 +57,7 @@ pub fn evaluate(
 ) -> Result<Option<EvaluationResult>> {
     let algorithm = registry.read_algorithm(&request.recipe.algorithm)?.settings;
     let (recipe, environment) = request.agents.apply_to(registry, request.recipe)?;
+    let recipe = recipe.with_resolved_precision()?;
     recipe
         .validate_with(algorithm.as_ref())
         .context("checking the recipe with the team and the devices of this evaluation")?;

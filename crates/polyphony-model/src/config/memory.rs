@@ -114,6 +114,16 @@ impl ModelConfig {
         all.0.min(MAX_PER_TOKEN)
     }
 
+    /// The number of weights that products read: all but an embedding table that is not the head, and a few small
+    /// ones.
+    pub fn product_weight_count(&self) -> u64 {
+        let embeddings = match self.tied_head {
+            true => count(0),
+            false => count(self.vocab_size) * count(self.hidden_size),
+        };
+        self.weight_count().saturating_sub(embeddings.0)
+    }
+
     /// The bytes that a forward pass over one packed group of this many tokens stores for the backward
     /// pass, plus the chunk of logits that is in memory at once.
     pub fn activation_bytes(

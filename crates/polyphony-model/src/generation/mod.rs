@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     LanguageModel, ModelError,
-    kernels::{self, Onto},
+    kernels::{self, ProjectionOutput},
     transfer::{to_host, token_tensor},
 };
 
@@ -235,7 +235,7 @@ impl Prompts {
 /// # Shapes
 /// - hidden `[R, D]`, output `[R, V]`
 fn logits(model: &LanguageModel, hidden: Tensor<2>) -> Tensor<2> {
-    kernels::project(hidden, &model.head(), None, Onto::Floats)
+    kernels::project(hidden, &model.head(), None, ProjectionOutput::Floats)
 }
 
 /// A response that is being sampled.

@@ -4,7 +4,7 @@
 //! The work is cut into blocks of queries that share a key head. A block computes only the scores of the keys that
 //! its last query may see, and its products include all query heads of the key head.
 //!
-//! The result for a token of a response is the same, to the last bit, as that of
+//! The result for a token of a response is the same, to the last bit (denormal numbers aside), as that of
 //! [`bf16_decode`](super::bf16_decode). For that, both sum over the same keys in the same order; sums run over
 //! pairs of keys, and a response begins with a new pair.
 
@@ -41,7 +41,7 @@ struct Block {
     /// The ranges of the segment's ancestors.
     ancestors: Vec<Range<usize>>,
     /// The tokens of the segment itself, up to the last query.
-    own: Range<usize>,
+    segment_keys: Range<usize>,
     /// Whether a key of zeros follows the ancestors, so that the segment begins with a new pair.
     is_padded: bool,
 }
@@ -53,14 +53,16 @@ impl Block {
 
     /// The number of keys, including that of zeros.
     fn key_count(&self) -> usize {
-        self.ancestor_count() + usize::from(self.is_padded) + self.own.len()
+        self.ancestor_count() + usize::from(self.is_padded) + self.segment_keys.len()
     }
 
     /// The tokens of its keys, in order; `None` for the key of zeros.
     fn key_tokens(&self) -> impl Iterator<Item = Option<usize>> {
         let ancestors = self.ancestors.iter().cloned().flatten().map(Some);
         let padding = self.is_padded.then_some(None);
-        ancestors.chain(padding).chain(self.own.clone().map(Some))
+        ancestors
+            .chain(padding)
+            .chain(self.segment_keys.clone().map(Some))
     }
 }
 
@@ -71,7 +73,7 @@ pub(super) struct VisibleScores {
     /// Whether the score of a key of zeros follows them.
     pub(super) is_padded: bool,
     /// Keys of the segment up to the query.
-    pub(super) own: usize,
+    pub(super) segment_keys: usize,
     pub(super) window: Option<usize>,
 }
 
@@ -80,9 +82,9 @@ impl VisibleScores {
     #[inline(always)]
     pub(super) fn normalize(&self, scores: &mut [f32]) {
         let padding = usize::from(self.is_padded);
-        let (visible, masked) = scores.split_at_mut(self.before + padding + self.own);
+        let (visible, masked) = scores.split_at_mut(self.before + padding + self.segment_keys);
         masked.fill(0.0);
-        let mut hidden = hidden_keys(self.before + self.own, self.window);
+        let mut hidden = hidden_keys(self.before + self.segment_keys, self.window);
         if hidden > self.before {
             hidden += padding;
         } else if self.is_padded {
@@ -146,7 +148,7 @@ impl Bf16Attention {
                 let mut block = Block {
                     queries: start..end,
                     ancestors,
-                    own: segment.tokens.start..end,
+                    segment_keys: segment.tokens.start..end,
                     is_padded: false,
                 };
                 block.is_padded = segment.is_response && block.ancestor_count() % 2 == 1;
@@ -220,10 +222,10 @@ impl Bf16Attention {
         product(
             Left::rows(&inputs.queries, rows, self.size, self.size),
             &self.by_rows(&inputs.keys, keys),
-            &target.times((self.size as f32).sqrt().recip()),
+            target.times((self.size as f32).sqrt().recip()),
             Cores::One,
         );
-        let earlier = block.own.len() - block.queries.len();
+        let earlier = block.segment_keys.len() - block.queries.len();
         Arch::new().dispatch(
             #[inline(always)]
             || {
@@ -231,7 +233,7 @@ impl Bf16Attention {
                     let visible = VisibleScores {
                         before: block.ancestor_count(),
                         is_padded: block.is_padded,
-                        own: earlier + index / group + 1,
+                        segment_keys: earlier + index / group + 1,
                         window: self.window,
                     };
                     visible.normalize(row);
@@ -251,7 +253,7 @@ impl Bf16Attention {
         product(
             Left::rows(&weights, rows, stride, stride),
             &self.by_columns(&inputs.values, keys, self.size, self.size),
-            &Target::new(Output::Bf16(&mut output), self.size),
+            Target::new(Output::Bf16(&mut output), self.size),
             Cores::One,
         );
         output
@@ -273,7 +275,7 @@ impl Bf16Attention {
         product(
             Left::rows(upstream, rows, size, size),
             &self.by_rows(&inputs.values, keys),
-            &Target::new(Output::F32(&mut scores), stride),
+            Target::new(Output::F32(&mut scores), stride),
             Cores::One,
         );
         Arch::new().dispatch(
@@ -301,7 +303,7 @@ impl Bf16Attention {
             product(
                 Left::columns(&self.by_columns(left, rows, keys, stride)),
                 &self.by_columns(right, rows, size, size),
-                &Target::new(Output::F32(&mut sums), size).times(factor),
+                Target::new(Output::F32(&mut sums), size).times(factor),
                 Cores::One,
             );
             sums
@@ -310,7 +312,7 @@ impl Bf16Attention {
         product(
             Left::rows(&scores, rows, stride, stride),
             &self.by_columns(&inputs.keys, keys, size, size),
-            &Target::new(Output::F32(&mut queries), size).times(scale),
+            Target::new(Output::F32(&mut queries), size).times(scale),
             Cores::One,
         );
         BlockGradients {

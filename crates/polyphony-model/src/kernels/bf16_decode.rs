@@ -121,25 +121,25 @@ impl PackedContext<'_> {
         let before = prompt.tokens();
         // The prompt's columns are an even number, so that the response begins with a new pair.
         let start = before.next_multiple_of(2);
-        let own = self.slots[rows[0].1][head].tokens();
-        let stride = (start + own).next_multiple_of(2);
+        let decoded = self.slots[rows[0].1][head].tokens();
+        let stride = (start + decoded).next_multiple_of(2);
         let scale = (size as f32).sqrt().recip();
         let heads = rows.len() * group;
         let mut scores = vec![0.0; heads * stride];
         let left = |rows| Left::rows(rows, rows.len() / size, size, size);
         let target = Target::new(Output::F32(&mut scores), stride).times(scale);
-        product(left(&block), &prompt.keys, &target, Cores::One);
+        product(left(&block), &prompt.keys, target, Cores::One);
         let queries = block.chunks_exact(width);
         let rows_of_scores = scores.chunks_exact_mut(group * stride);
         for ((queries, response), scores) in queries.zip(responses.clone()).zip(rows_of_scores) {
             let target = Target::new(Output::F32(&mut scores[start..]), stride).times(scale);
-            product(left(queries), &response.keys, &target, Cores::One);
+            product(left(queries), &response.keys, target, Cores::One);
         }
         let mut weights = vec![bf16::ZERO; scores.len()];
         let visible = VisibleScores {
             before,
             is_padded: start > before,
-            own,
+            segment_keys: decoded,
             window: self.window,
         };
         Arch::new().dispatch(
@@ -156,13 +156,13 @@ impl PackedContext<'_> {
         let mut sums = vec![0.0; heads * size];
         let of_prompt = Left::rows(&weights, heads, start, stride);
         let target = Target::new(Output::F32(&mut sums), size);
-        product(of_prompt, &prompt.values, &target, Cores::One);
+        product(of_prompt, &prompt.values, target, Cores::One);
         let rows_of_weights = weights.chunks_exact(group * stride);
         let rows_of_sums = sums.chunks_exact_mut(width);
         for ((weights, response), sums) in rows_of_weights.zip(responses).zip(rows_of_sums) {
             let of_response = Left::rows(&weights[start..], group, stride - start, stride);
             let target = Target::new(Output::F32(sums), size).continued();
-            product(of_response, &response.values, &target, Cores::One);
+            product(of_response, &response.values, target, Cores::One);
         }
         sums.into_iter().map(round).collect()
     }

@@ -29,7 +29,7 @@ pub(super) struct Bf16Logprobs {
 }
 
 impl Bf16Logprobs {
-    /// Ranges of the vocabulary, of an even length, that begin with a panel.
+    /// Ranges of the vocabulary. Each begins with a panel.
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> {
         let (rows, vocabulary) = (self.targets.len(), self.panels.columns());
         let length = (BLOCK_LOGITS / rows.max(1)).next_multiple_of(128);
@@ -42,7 +42,7 @@ impl Bf16Logprobs {
         let width = block.len();
         logits.resize(self.targets.len() * width, 0.0);
         let target = Target::new(Output::F32(logits), width).times(1.0 / self.temperature);
-        product_of_part(hidden.left(), &self.panels, block, &target, Cores::All);
+        product_of_part(hidden.left(), &self.panels, block, target, Cores::All);
     }
 
     fn hidden<'a>(&self, hidden: Values<'a>) -> PairedRows<'a> {
@@ -132,7 +132,7 @@ impl HostOp<2> for Bf16Logprobs {
                 product(
                     Left::columns(&gradient_columns),
                     &hidden_columns,
-                    &Target::new(Output::F32(part), width),
+                    Target::new(Output::F32(part), width),
                     Cores::All,
                 );
             }
@@ -142,7 +142,7 @@ impl HostOp<2> for Bf16Logprobs {
                 product(
                     Left::rows(&gradient, rows, stride, stride),
                     &head_columns,
-                    &Target::new(Output::F32(&mut hidden_gradient), width).accumulated(),
+                    Target::new(Output::F32(&mut hidden_gradient), width).accumulated(),
                     Cores::All,
                 );
             }

@@ -66,7 +66,8 @@ pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
         #[inline(always)]
         || {
             let max = max(row);
-            if max == f32::NEG_INFINITY {
+            // `max` does not see NaN, which must not be lost here.
+            if max == f32::NEG_INFINITY && row.iter().all(|logit| *logit == max) {
                 return max;
             }
             // 16 sums, so that a vector unit can compute them in parallel.

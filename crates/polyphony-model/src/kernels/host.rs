@@ -48,6 +48,9 @@ pub(crate) trait Number: Copy + Debug + Default + Send + Sync + 'static {
     /// The nearest number of this type.
     fn round(value: f32) -> Self;
 
+    /// The numbers of a row as 32-bit floats, in the row itself or in a buffer of the same length.
+    fn floats<'a>(row: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
+
     /// The slice of values that have this type.
     fn slice(values: Values<'_>) -> &[Self];
 
@@ -63,6 +66,11 @@ impl Number for f32 {
     #[inline(always)]
     fn round(value: f32) -> Self {
         value
+    }
+
+    #[inline(always)]
+    fn floats<'a>(row: &'a [Self], _buffer: &'a mut [f32]) -> &'a [f32] {
+        row
     }
 
     fn slice(values: Values<'_>) -> &[Self] {
@@ -86,6 +94,14 @@ impl Number for bf16 {
     #[inline(always)]
     fn round(value: f32) -> Self {
         super::bf16::round(value)
+    }
+
+    #[inline(always)]
+    fn floats<'a>(row: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+        for (slot, value) in buffer.iter_mut().zip(row) {
+            *slot = value.widen();
+        }
+        buffer
     }
 
     fn slice(values: Values<'_>) -> &[Self] {
@@ -121,6 +137,14 @@ impl<'a> Values<'a> {
                 });
                 Cow::Owned(rounded)
             }
+        }
+    }
+
+    /// The values in 32-bit floats.
+    fn widened(self) -> Vec<f32> {
+        match self {
+            Self::F32(values) => values.to_vec(),
+            Self::Bf16(values) => values.iter().map(|value| value.widen()).collect(),
         }
     }
 
@@ -199,6 +223,42 @@ pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
         upstream: Values<'_>,
         needs_gradient: [bool; N],
     ) -> [Buffer; N];
+}
+
+/// The same numbers as 32-bit floats.
+///
+/// burn's `cast` would round the gradient to the type of the input. The kernels register gradients of 32 bits for
+/// inputs in bfloat16, and burn adds gradients of one type only.
+pub(crate) fn widened<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    if tensor.dtype() == DType::F32 {
+        return tensor;
+    }
+    let shape = tensor.dims();
+    match operand(&tensor) {
+        Some(operand) => apply(Widen, [operand], shape),
+        None => tensor.cast(DType::F32),
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Widen;
+
+impl HostOp<1> for Widen {
+    const SAVES: SavedTensors = SavedTensors::Nothing;
+
+    fn forward(&self, [input]: [Values<'_>; 1]) -> Buffer {
+        Buffer::F32(input.widened())
+    }
+
+    fn backward(
+        &self,
+        _inputs: [Values<'_>; 1],
+        _output: Values<'_>,
+        upstream: Values<'_>,
+        _needs_gradient: [bool; 1],
+    ) -> [Buffer; 1] {
+        [Buffer::F32(upstream.widened())]
+    }
 }
 
 /// What a [`HostOp`] saves for its backward pass.

@@ -11,8 +11,6 @@ use super::{
     host::{Buffer, HostOp, Number, Operand, SavedTensors, Values, apply, floats, host, operand},
     matrix::{Cores, Matrix, product},
 };
-use crate::Precision;
-
 /// The weight of a projection, `[O, I]`, and how products read it.
 #[derive(Clone, Debug)]
 pub(crate) struct Weight {
@@ -41,12 +39,12 @@ impl WeightFormat {
         }
     }
 
-    /// The format of a weight in a model of some precision. The weight must not be recorded for differentiation.
-    /// The memory of `previous` is used again if nothing else holds it.
-    pub(crate) fn new(weight: &Tensor<2>, precision: Precision, previous: Self) -> Self {
-        match (precision, host(weight), Bf16Unit::detect()) {
-            (Precision::F32, _, _) => Self::F32,
-            (Precision::Bf16, Some(weight), Some(unit)) => {
+    /// The format of a weight whose products read numbers of type `dtype`, either 32-bit floats or bfloat16. The
+    /// memory of `previous` is used again if nothing else holds it.
+    pub(crate) fn new(weight: Tensor<2>, dtype: DType, previous: Self) -> Self {
+        match (dtype, host(&weight.inner()), Bf16Unit::detect()) {
+            (DType::F32, _, _) => Self::F32,
+            (_, Some(weight), Some(unit)) => {
                 let [outputs, inner] = weight.layout().shape().dims();
                 let mut panels = match previous {
                     Self::Packed(panels) => Arc::try_unwrap(panels).ok(),
@@ -56,20 +54,20 @@ impl WeightFormat {
                 panels.pack_rows(Source::f32(floats(&weight), outputs, inner, inner));
                 Self::Packed(Arc::new(panels))
             }
-            (Precision::Bf16, _, _) => Self::Rounded,
+            _ => Self::Rounded,
         }
     }
 }
 
-/// What the result of a projection is.
+/// What a projection returns.
 #[derive(Clone, Debug)]
-pub(crate) enum Onto {
-    /// The projection, in the number type in which the weight's products read their input.
-    Input,
+pub(crate) enum ProjectionOutput {
+    /// The projection, in the number type that products read.
+    ForProducts,
     /// The projection, in 32-bit floats.
     Floats,
-    /// The sum of the projection and the residual stream, in 32-bit floats. `[T, O]`
-    Residual(Tensor<2>),
+    /// The sum of the projection and the residual stream `[T, O]`, in 32-bit floats.
+    AddedTo(Tensor<2>),
 }
 
 /// The product of every input row with a weight, plus a bias `[O]` if there is one.
@@ -80,14 +78,14 @@ pub(crate) fn project(
     input: Tensor<2>,
     weight: &Weight,
     bias: Option<Tensor<1>>,
-    onto: Onto,
+    form: ProjectionOutput,
 ) -> Tensor<2> {
-    let dtype = match onto {
-        Onto::Input => weight.format.dtype(),
-        Onto::Floats | Onto::Residual(_) => DType::F32,
+    let dtype = match form {
+        ProjectionOutput::ForProducts => weight.format.dtype(),
+        ProjectionOutput::Floats | ProjectionOutput::AddedTo(_) => DType::F32,
     };
     if let WeightFormat::Packed(panels) = &weight.format {
-        return project_packed(input, weight, panels, bias, dtype, onto);
+        return project_packed(input, weight, panels, bias, (dtype, form));
     }
     let mut output = match weight.format {
         WeightFormat::F32 => project_floats(input, weight.tensor.clone()),
@@ -100,8 +98,8 @@ pub(crate) fn project(
     if let Some(bias) = bias {
         output = output + bias.unsqueeze().cast(dtype);
     }
-    match onto {
-        Onto::Residual(residual) => residual + output,
+    match form {
+        ProjectionOutput::AddedTo(residual) => residual + output,
         _ => output,
     }
 }
@@ -170,13 +168,12 @@ fn project_packed(
     weight: &Weight,
     panels: &Arc<Panels>,
     bias: Option<Tensor<1>>,
-    output: DType,
-    onto: Onto,
+    (output, form): (DType, ProjectionOutput),
 ) -> Tensor<2> {
     let shape = [input.dims()[0], panels.columns()];
-    let residual = match onto {
-        Onto::Residual(residual) => Some(residual),
-        Onto::Input | Onto::Floats => None,
+    let residual = match form {
+        ProjectionOutput::AddedTo(residual) => Some(residual),
+        ProjectionOutput::ForProducts | ProjectionOutput::Floats => None,
     };
     let (Some(x), Some(w)) = (operand(&input), operand(&weight.tensor)) else {
         unreachable!("weights are packed only on the CPU, where all tensors are floats")
@@ -215,7 +212,7 @@ impl HostOp<4> for ProjectPacked {
             if !residual.is_empty() {
                 target = target.plus(residual);
             }
-            bf16_product(input.left(), &self.panels, &target, Cores::All);
+            bf16_product(input.left(), &self.panels, target, Cores::All);
         };
         match self.output {
             DType::BF16 => {
@@ -258,14 +255,9 @@ impl HostOp<4> for ProjectPacked {
                 });
             floats_of_product(Left::columns(&gradient), &input)
         };
-        let bias_gradient = || {
-            let mut sums = vec![0.0; outputs];
-            for row in gradient.chunks_exact(outputs) {
-                for (sum, value) in sums.iter_mut().zip(row) {
-                    *sum += value.widen();
-                }
-            }
-            sums
+        let bias_gradient = || match upstream {
+            Values::F32(upstream) => column_sums(upstream, outputs),
+            Values::Bf16(upstream) => column_sums(upstream, outputs),
         };
         [
             if_needed(needs_input, &input_gradient),
@@ -278,11 +270,21 @@ impl HostOp<4> for ProjectPacked {
     }
 }
 
+fn column_sums<T: Number>(values: &[T], columns: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; columns];
+    for row in values.chunks_exact(columns) {
+        for (sum, value) in sums.iter_mut().zip(row) {
+            *sum += value.widen();
+        }
+    }
+    sums
+}
+
 /// `left · right` in 32-bit floats.
 fn floats_of_product(left: Left<'_>, right: &Panels) -> Vec<f32> {
     let mut output = vec![0.0; left.row_count() * right.columns()];
     let target = Target::new(Output::F32(&mut output), right.columns());
-    bf16_product(left, right, &target, Cores::All);
+    bf16_product(left, right, target, Cores::All);
     output
 }
 

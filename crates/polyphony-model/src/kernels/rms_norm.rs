@@ -163,14 +163,6 @@ fn inverse_root<S: Simd>(simd: S, row: &[f32], epsilon: f32) -> f32 {
     (mean + epsilon).sqrt().recip()
 }
 
-/// Copies numbers into a buffer of as many 32-bit floats.
-#[inline(always)]
-fn widen<T: Number>(row: &[T], buffer: &mut [f32]) {
-    for (slot, value) in buffer.iter_mut().zip(row) {
-        *slot = value.widen();
-    }
-}
-
 struct Forward<'a, T, U> {
     op: &'a RmsNorm,
     input: &'a [T],
@@ -195,9 +187,9 @@ impl<T: Number, U: Number> WithSimd for Forward<'_, T, U> {
             .chunks_exact(width)
             .zip(output.chunks_exact_mut(width))
         {
-            widen(row, &mut x);
-            let factor = inverse_root(simd, &x, op.epsilon);
-            for ((y, x), w) in y.iter_mut().zip(&x).zip(weight) {
+            let x = T::floats(row, &mut x);
+            let factor = inverse_root(simd, x, op.epsilon);
+            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
                 *y = U::round(x * factor * (op.offset + w));
             }
         }
@@ -232,10 +224,10 @@ impl<T: Number, U: Number> WithSimd for Backward<'_, T, U> {
         let [mut x, mut g, mut products] = [(); 3].map(|()| vec![0.0; width]);
         let rows = input.chunks_exact(width).zip(upstream.chunks_exact(width));
         for ((row, upstream), gradient) in rows.zip(input_gradient.chunks_exact_mut(width)) {
-            widen(row, &mut x);
-            widen(upstream, &mut g);
-            let factor = inverse_root(simd, &x, op.epsilon);
-            for ((slot, x), (g, w)) in products.iter_mut().zip(&x).zip(g.iter().zip(weight)) {
+            let x = T::floats(row, &mut x);
+            let g = U::floats(upstream, &mut g);
+            let factor = inverse_root(simd, x, op.epsilon);
+            for ((slot, x), (g, w)) in products.iter_mut().zip(x).zip(g.iter().zip(weight)) {
                 *slot = g * (op.offset + w) * x;
             }
             let (body, rest) = S::as_simd_f32s(&products);
@@ -245,10 +237,10 @@ impl<T: Number, U: Number> WithSimd for Backward<'_, T, U> {
             }
             let total = simd.reduce_sum_f32s(sum) + rest.iter().sum::<f32>();
             let correction = factor * factor * factor * total / width as f32;
-            for ((slot, x), (g, w)) in gradient.iter_mut().zip(&x).zip(g.iter().zip(weight)) {
+            for ((slot, x), (g, w)) in gradient.iter_mut().zip(x).zip(g.iter().zip(weight)) {
                 *slot = T::round(factor * g * (op.offset + w) - x * correction);
             }
-            for ((slot, x), g) in weight_gradient.iter_mut().zip(&x).zip(&g) {
+            for ((slot, x), g) in weight_gradient.iter_mut().zip(x).zip(g) {
                 *slot += g * x * factor;
             }
         }

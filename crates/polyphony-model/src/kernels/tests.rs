@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::packed_attention::packed_attention_in_burn;
 use super::{
-    Activation, Onto, Packing, Segment, Weight, WeightFormat, gated, packed_attention, project,
-    project_floats, rms_norm, rotate, token_logprobs,
+    Activation, Packing, ProjectionOutput, Segment, Weight, WeightFormat, gated, packed_attention,
+    project, project_floats, rms_norm, rotate, token_logprobs,
 };
 use crate::Precision;
 
@@ -180,10 +180,9 @@ fn has_bf16() -> bool {
 
 /// A weight, packed.
 fn packed(weight: &Tensor<2>) -> Weight {
-    let plain = weight.clone().inner();
     Weight {
         tensor: weight.clone(),
-        format: WeightFormat::new(&plain, Precision::Bf16, WeightFormat::F32),
+        format: WeightFormat::new(weight.clone(), DType::BF16, WeightFormat::F32),
     }
 }
 
@@ -200,16 +199,16 @@ proptest! {
         let (x, w) = (random([rows, inner]), random([outputs, inner]));
         let (bias, residual) = (random([outputs]), random([rows, outputs]));
         let input = || if is_rounded { x.clone().cast(DType::BF16) } else { x.clone() };
-        for onto in [Onto::Input, Onto::Floats, Onto::Residual(residual.clone())] {
+        for onto in [ProjectionOutput::ForProducts, ProjectionOutput::Floats, ProjectionOutput::AddedTo(residual.clone())] {
             let plain = rounded(&x).matmul(rounded(&w).transpose()) + bias.clone().unsqueeze();
             let expected = match &onto {
-                Onto::Residual(residual) => plain + residual.clone(),
+                ProjectionOutput::AddedTo(residual) => plain + residual.clone(),
                 _ => plain,
             };
             let actual = project(input(), &packed(&w), Some(bias.clone()), onto);
             check_bf16!(actual, expected, [x, w, bias]);
         }
-        let sum = project(input(), &packed(&w), None, Onto::Residual(residual.clone()));
+        let sum = project(input(), &packed(&w), None, ProjectionOutput::AddedTo(residual.clone()));
         let expected = rounded(&x).matmul(rounded(&w).transpose()) + residual.clone();
         check_bf16!(sum, expected, [x, w, residual]);
     }

@@ -8,7 +8,10 @@ use burn::{
 
 use super::{layers::Linear, mlp::Mlp};
 use crate::{
-    ModelError, Projection, config::ExpertSizes, kernels::Onto, network::weights::LayerReader,
+    ModelError, Projection,
+    config::ExpertSizes,
+    kernels::{ProjectionOutput, widened},
+    network::weights::LayerReader,
 };
 
 /// The experts of a layer and their router. With router logits `z = W x`, the output is
@@ -61,7 +64,7 @@ impl Experts {
         // In smaller floats, many experts would be equally probable.
         let logits = self
             .gate
-            .forward(input.clone().cast(DType::F32), Onto::Floats);
+            .forward(widened(input.clone()), ProjectionOutput::Floats);
         let probabilities = softmax(logits, 1);
         let choices = self.choices(&probabilities);
         let ids: Vec<i64> = choices.iter().map(|&expert| expert as i64).collect();
@@ -87,7 +90,10 @@ impl Experts {
             let rows = places.iter().map(|place| place / self.chosen as i64);
             let rows = indices(rows.collect());
             let factors = factors.clone().select(0, indices(places));
-            let result = expert.forward(input.clone().select(0, rows.clone()), Onto::Floats);
+            let result = expert.forward(
+                input.clone().select(0, rows.clone()),
+                ProjectionOutput::Floats,
+            );
             let result = result * factors.unsqueeze_dim::<2>(1);
             output = output.select_assign(0, rows, result, IndexingUpdateOp::Add);
         }

@@ -14,7 +14,7 @@ use super::{
     rope::Rotations,
     weights::LayerReader,
 };
-use crate::{ModelError, Projection, kernels::Onto};
+use crate::{ModelError, Projection, kernels::ProjectionOutput};
 
 #[derive(Module, Debug)]
 pub(super) struct Layer {
@@ -90,19 +90,25 @@ impl Layer {
         };
         let (hidden, norm) = match &self.pre_feedforward_layernorm {
             Some(norm) => {
-                let attended = attend(Onto::Floats);
+                let attended = attend(ProjectionOutput::Floats);
                 let normed = self.post_attention_layernorm.forward(attended, DType::F32);
                 (hidden + normed, norm)
             }
             None => (
-                attend(Onto::Residual(hidden)),
+                attend(ProjectionOutput::AddedTo(hidden)),
                 &self.post_attention_layernorm,
             ),
         };
         let normed = norm.forward(hidden.clone(), self.mlp.input_dtype());
         match &self.post_feedforward_layernorm {
-            Some(norm) => hidden + norm.forward(self.mlp.forward(normed, Onto::Floats), DType::F32),
-            None => self.mlp.forward(normed, Onto::Residual(hidden)),
+            Some(norm) => {
+                hidden
+                    + norm.forward(
+                        self.mlp.forward(normed, ProjectionOutput::Floats),
+                        DType::F32,
+                    )
+            }
+            None => self.mlp.forward(normed, ProjectionOutput::AddedTo(hidden)),
         }
     }
 
@@ -128,10 +134,12 @@ impl FeedForward {
 
     /// # Shapes
     /// - input and output `[T, D]`
-    fn forward(&self, input: Tensor<2>, onto: Onto) -> Tensor<2> {
+    fn forward(&self, input: Tensor<2>, onto: ProjectionOutput) -> Tensor<2> {
         match (self, onto) {
             (Self::Dense(mlp), onto) => mlp.forward(input, onto),
-            (Self::Experts(experts), Onto::Residual(hidden)) => hidden + experts.forward(input),
+            (Self::Experts(experts), ProjectionOutput::AddedTo(hidden)) => {
+                hidden + experts.forward(input)
+            }
             (Self::Experts(experts), _) => experts.forward(input),
         }
     }
@@ -165,10 +173,10 @@ impl SelfAttention {
         layer: usize,
         rotations: &Rotations,
         attention: &mut impl Attention,
-        onto: Onto,
+        onto: ProjectionOutput,
     ) -> Tensor<2> {
         let heads = |projection: &Linear| {
-            let rows = projection.forward(hidden.clone(), Onto::Input);
+            let rows = projection.forward(hidden.clone(), ProjectionOutput::ForProducts);
             split_heads(rows, self.head_size)
         };
         let normed = |heads, norm: &Option<RmsNorm>| match norm {

@@ -9,7 +9,7 @@ use burn::{
 use super::low_rank::LoraAdapter;
 use crate::{
     Precision, WeightGradients,
-    kernels::{self, Onto, Weight, WeightFormat},
+    kernels::{self, ProjectionOutput, Weight, WeightFormat},
 };
 
 /// A projection; the weight is stored as `[O, I]`, as in Hugging Face files.
@@ -49,7 +49,7 @@ impl Linear {
     /// Prepares the weight for products of this precision. It must be called again when the weight has changed.
     pub(crate) fn prepare(&mut self, precision: Precision) {
         let previous = std::mem::take(&mut self.format);
-        self.format = WeightFormat::new(&self.weight.val(), precision, previous);
+        self.format = WeightFormat::new(self.weight.val(), precision.dtype(), previous);
     }
 
     /// The number type in which products read their input.
@@ -61,18 +61,18 @@ impl Linear {
     ///
     /// # Shapes
     /// - input `[T, I]`, output `[T, O]`
-    pub(crate) fn forward(&self, input: Tensor<2>, onto: Onto) -> Tensor<2> {
+    pub(crate) fn forward(&self, input: Tensor<2>, onto: ProjectionOutput) -> Tensor<2> {
         let weight = self.product_weight();
         let bias = self.bias.as_ref().map(Param::val);
         let Some(adapter) = &self.adapter else {
             return kernels::project(input, &weight, bias, onto);
         };
         let update = adapter.forward(input.clone());
-        let sum = kernels::project(input, &weight, bias, Onto::Floats) + update;
+        let sum = kernels::project(input, &weight, bias, ProjectionOutput::Floats) + update;
         match onto {
-            Onto::Input => sum.cast(self.input_dtype()),
-            Onto::Floats => sum,
-            Onto::Residual(residual) => residual + sum,
+            ProjectionOutput::ForProducts => sum.cast(self.input_dtype()),
+            ProjectionOutput::Floats => sum,
+            ProjectionOutput::AddedTo(residual) => residual + sum,
         }
     }
 
@@ -110,7 +110,7 @@ impl Embedding {
     /// Prepares the table for its use as an output head, as [`Linear::prepare`] does.
     pub(crate) fn prepare_as_head(&mut self, precision: Precision) {
         let previous = std::mem::take(&mut self.format);
-        self.format = WeightFormat::new(&self.weight.val(), precision, previous);
+        self.format = WeightFormat::new(self.weight.val(), precision.dtype(), previous);
     }
 
     /// The embeddings of tokens.

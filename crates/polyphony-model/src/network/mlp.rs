@@ -8,7 +8,7 @@ use burn::{
 use super::{layers::Linear, weights::LayerReader};
 use crate::{
     ModelError, Projection,
-    kernels::{self, Activation, Onto},
+    kernels::{self, Activation, ProjectionOutput},
 };
 
 /// The gated feed-forward layer, `down(f(gate(x)) · up(x))` (Shazeer, 2020, arXiv 2002.05202).
@@ -53,9 +53,11 @@ impl Mlp {
 
     /// # Shapes
     /// - input and output `[T, D]`
-    pub(crate) fn forward(&self, input: Tensor<2>, onto: Onto) -> Tensor<2> {
-        let gate = self.gate_proj.forward(input.clone(), Onto::Input);
-        let up = self.up_proj.forward(input, Onto::Input);
+    pub(crate) fn forward(&self, input: Tensor<2>, onto: ProjectionOutput) -> Tensor<2> {
+        let gate = self
+            .gate_proj
+            .forward(input.clone(), ProjectionOutput::ForProducts);
+        let up = self.up_proj.forward(input, ProjectionOutput::ForProducts);
         self.down_proj
             .forward(kernels::gated(gate, up, self.activation), onto)
     }

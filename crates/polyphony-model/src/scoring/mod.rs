@@ -13,7 +13,7 @@ use self::pack::check_tokens;
 
 use crate::{
     LanguageModel, ModelError,
-    kernels::{self, Onto, Weight},
+    kernels::{self, ProjectionOutput, Weight},
     network::attention::PackedAttention,
     transfer::{to_host, token_tensor},
 };
@@ -88,7 +88,12 @@ pub fn sequence_logits(model: &LanguageModel, ids: &[u32]) -> Result<Tensor<2>, 
     let positions: Vec<usize> = (0..ids.len()).collect();
     let mut attention = PackedAttention::new(ids.len(), &[]);
     let hidden = model.hidden(ids, &positions, &mut attention);
-    Ok(kernels::project(hidden, &model.head(), None, Onto::Floats))
+    Ok(kernels::project(
+        hidden,
+        &model.head(),
+        None,
+        ProjectionOutput::Floats,
+    ))
 }
 
 /// The natural log-probability of each token after the first, given those before it, at

@@ -4,12 +4,15 @@ use std::path::Path;
 
 use std::collections::HashSet;
 
-use burn::tensor::{Device, activation::log_softmax};
+use burn::{
+    module::{ModuleMapper, Param},
+    tensor::{Device, TensorData, activation::log_softmax},
+};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    LoraConfig, ModelFiles, TensorSpec,
+    LoraConfig, ModelFiles, Precision, TensorSpec,
     architectures::TINY_MODELS,
     kernels::{Weight, host},
     network::attention::PackedAttention,
@@ -100,6 +103,76 @@ fn every_weight_has_an_entry_even_if_the_objective_ignores_the_layers() {
         for ((spec, _), gradient) in weights.iter().zip(gradients) {
             assert_eq!(gradient.is_some(), is_head(spec), "{name}: {}", spec.name);
         }
+    }
+}
+
+/// Gradients in bfloat16 have the direction of those in 32-bit floats, for every architecture, with and without
+/// adapters, whatever the forward pass keeps.
+#[test]
+fn gradients_in_bf16_have_the_same_direction() {
+    if Precision::Bf16.check(&Device::flex()).is_err() {
+        return;
+    }
+    let (prompt, responses) = (
+        [5, 80, 130, 7, 9],
+        [[11, 200, 3, 77, 41, 8], [90, 14, 60, 22, 5, 30]],
+    );
+    let slices = responses.iter().map(<[u32; 6]>::as_slice).collect();
+    let group = PackedGroup::new(&prompt, slices).unwrap();
+    let weights: Vec<f32> = (0..12)
+        .map(|i| ((i * 37 + 11) % 19) as f32 / 9.0 - 0.7)
+        .collect();
+    for name in TINY_MODELS {
+        let plain = fixture(name);
+        let mut adapted = plain
+            .clone()
+            .with_lora(&LoraConfig::default(), 3, 0)
+            .unwrap();
+        adapted.map_weights(&mut Spread);
+        for model in [plain, adapted] {
+            let rounded = model.clone().with_precision(Precision::Bf16).unwrap();
+            for activations in [Activations::Keep, Activations::Recompute] {
+                let [exact, rounded] = [&model, &rounded].map(|model| {
+                    let scored = ScoredGroup::new(model, &group, 1.0, activations).unwrap();
+                    let gradients = scored.backward(weights.clone()).into_vec().into_iter();
+                    let specs = model.named_weights().into_iter();
+                    // Frozen weights and experts that no token uses have no gradient.
+                    let flat = gradients.zip(specs).flat_map(|(gradient, (spec, _))| {
+                        let count = spec.shape.iter().product();
+                        gradient.map_or_else(|| vec![0.0; count], to_host)
+                    });
+                    flat.collect::<Vec<f32>>()
+                });
+                let dot = |a: &[f32], b: &[f32]| -> f64 {
+                    a.iter()
+                        .zip(b)
+                        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                        .sum()
+                };
+                let cosine =
+                    dot(&exact, &rounded) / (dot(&exact, &exact) * dot(&rounded, &rounded)).sqrt();
+                let has_adapters = model.lora().is_some();
+                assert!(
+                    cosine > 0.995,
+                    "{name}, adapters {has_adapters}, {activations:?}: {cosine}"
+                );
+            }
+        }
+    }
+}
+
+/// Makes zeros nonzero, so that both factors of an adapter have a gradient.
+struct Spread;
+
+impl ModuleMapper for Spread {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|weight| {
+            let shape = weight.shape();
+            let count = shape.num_elements();
+            let noise = (0..count).map(|i| ((i * 31 % 17) as f32 - 8.0) / 400.0);
+            let noise = TensorData::new(noise.collect::<Vec<f32>>(), shape);
+            weight.clone() + Tensor::from_data(noise, &weight.device())
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use polyphony_marl::MomentFormat;
 use polyphony_model::{Activations, ModelFiles};
 
@@ -47,6 +47,11 @@ pub(crate) struct Arguments {
 
 /// Runs the steps and prints one line with the measurements.
 pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
+    ensure!(
+        !arguments.int8_moments || arguments.device == DeviceChoice::Cpu,
+        "--int8-moments works on the CPU only, but --device is {}: leave one of them out",
+        arguments.device
+    );
     let mut display = Display::default();
     let path = resolve_model(&arguments.model, &mut display)?;
     let context = || format!("measuring the model {}", path.display());

@@ -206,6 +206,11 @@ impl Panels {
         self.allocated_pairs * WIDTH
     }
 
+    /// The pairs of all panels, the first of which begins here.
+    pub(super) fn first_panel(&self) -> *const u32 {
+        self.lines.as_ptr().cast()
+    }
+
     /// The pairs of one panel, `[pairs, 32]`.
     pub(super) fn panel(&self, index: usize) -> *const u32 {
         let start = index * self.allocated_pairs * LINES;
@@ -225,17 +230,33 @@ impl Panels {
     /// As [`Panels::of_rows`], in the memory of these panels.
     pub(crate) fn pack_rows(&mut self, source: Source<'_>) {
         self.pack(source.columns, source.rows, |panel, lines| {
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: `unit` proves that the processor has the instructions; the source was checked to lie
             // within its slice, and `lines` are a whole panel of it.
-            unsafe { x86::pack_rows(source, panel * WIDTH, lines) }
+            unsafe {
+                x86::pack_rows(source, panel * WIDTH, lines);
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            unreachable!(
+                "there are no panels without the instructions: {panel}, {}",
+                lines.len()
+            );
         });
     }
 
     /// As [`Panels::of_columns`], in the memory of these panels.
     pub(crate) fn pack_columns(&mut self, source: Source<'_>) {
         self.pack(source.rows, source.columns, |panel, lines| {
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: as in `pack_rows`.
-            unsafe { x86::pack_columns(source, panel * WIDTH, lines) }
+            unsafe {
+                x86::pack_columns(source, panel * WIDTH, lines);
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            unreachable!(
+                "there are no panels without the instructions: {panel}, {}",
+                lines.len()
+            );
         });
     }
 

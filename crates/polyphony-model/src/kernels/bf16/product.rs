@@ -66,12 +66,8 @@ impl<'a> Left<'a> {
 
     /// The columns of packed panels, as rows: a transposed operand.
     pub(crate) fn columns(panels: &'a Panels) -> Self {
-        let is_empty = panels.columns() == 0 || panels.inner() == 0;
         Self {
-            pairs: match is_empty {
-                true => std::ptr::null(),
-                false => panels.panel(0),
-            },
+            pairs: panels.first_panel(),
             rows: panels.columns(),
             inner: panels.inner(),
             row_stride: 1,
@@ -195,7 +191,7 @@ impl Target<'_> {
 ///
 /// # Panics
 /// If the sizes do not fit together.
-pub(crate) fn product(left: Left<'_>, right: &Panels, target: &Target<'_>, cores: Cores) {
+pub(crate) fn product(left: Left<'_>, right: &Panels, target: Target<'_>, cores: Cores) {
     product_of_part(left, right, 0..right.columns(), target, cores);
 }
 
@@ -207,7 +203,7 @@ pub(crate) fn product_of_part(
     left: Left<'_>,
     right: &Panels,
     part: Range<usize>,
-    target: &Target<'_>,
+    target: Target<'_>,
     cores: Cores,
 ) {
     assert!(
@@ -217,6 +213,14 @@ pub(crate) fn product_of_part(
     let (rows, columns) = (left.rows, part.len());
     assert_eq!(left.inner.div_ceil(2), right.pairs(), "sizes must fit");
     check(target.length, rows, columns, target.stride);
+    assert!(
+        rows <= 1 || target.stride >= columns,
+        "rows must not overlap"
+    );
+    assert!(
+        !target.starts_with_addend || target.factor == 1.0,
+        "sums that go on from others cannot be multiplied"
+    );
     assert!(
         target.bias.is_none_or(|bias| bias.len() == columns),
         "the bias has one number per column"
@@ -236,7 +240,7 @@ pub(crate) fn product_of_part(
             left,
             (weights, right.pairs()),
             panel * WIDTH..panel * WIDTH + columns,
-            target,
+            &target,
         );
     };
     let panel_size = right.pairs() * 2 * WIDTH;

@@ -121,7 +121,7 @@ proptest! {
         };
         let cores = if all_cores { Cores::All } else { Cores::One };
         let mut output = vec![f32::NAN; rows * columns];
-        product(operand, &panels, &Target::new(Output::F32(&mut output), columns), cores);
+        product(operand, &panels, Target::new(Output::F32(&mut output), columns), cores);
         let expected = reference(
             [rows, inner, columns],
             |row, k| if transposed { left.at(k, row) } else { left.at(row, k) },
@@ -157,7 +157,7 @@ proptest! {
             (false, true) => Target::new(Output::F32(&mut wide), stride).accumulated(),
             (false, false) => Target::new(Output::F32(&mut wide), stride).plus(&before),
         };
-        product(operand, &panels, &target.times(factor).plus_bias(&bias), Cores::One);
+        product(operand, &panels, target.times(factor).plus_bias(&bias), Cores::One);
         let written: Vec<f32> = match to_bf16 {
             true => narrow.into_iter().map(widen).collect(),
             false => wide,
@@ -187,7 +187,7 @@ proptest! {
             let rows = values.len() / inner;
             let mut output = vec![0.0; rows * columns];
             let left = Left::rows(values, rows, inner, inner);
-            product(left, &panels, &Target::new(Output::F32(&mut output), columns), cores);
+            product(left, &panels, Target::new(Output::F32(&mut output), columns), cores);
             output
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -244,7 +244,7 @@ fn large_products_equal_plain_loops() {
         product(
             operand,
             &panels,
-            &Target::new(Output::F32(&mut output), columns),
+            Target::new(Output::F32(&mut output), columns),
             Cores::All,
         );
         let expected = reference(
@@ -273,7 +273,7 @@ fn special_values_stay_in_their_rows_and_columns() {
     product(
         operand,
         &panels,
-        &Target::new(Output::F32(&mut output), 40),
+        Target::new(Output::F32(&mut output), 40),
         Cores::One,
     );
     for (row, values) in output.chunks_exact(40).enumerate() {
@@ -298,7 +298,7 @@ fn empty_products_are_empty_or_zero() {
     product(
         operand,
         &panels,
-        &Target::new(Output::F32(&mut output), 3),
+        Target::new(Output::F32(&mut output), 3),
         Cores::All,
     );
     assert_eq!(output, [0.0; 6]);
@@ -307,7 +307,7 @@ fn empty_products_are_empty_or_zero() {
     product(
         Left::rows(&values, 2, 4, 4),
         &nothing,
-        &Target::new(Output::F32(&mut []), 0),
+        Target::new(Output::F32(&mut []), 0),
         Cores::All,
     );
 }
