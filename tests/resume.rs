@@ -283,6 +283,18 @@ fn a_checkpoint_may_have_more_or_fewer_keys() {
     assert_eq!(dir.read_lines("run/metrics.jsonl").len(), 2);
 }
 
+/// The updates after step 3 begin with the moments in its checkpoint.
+#[test]
+fn moments_of_8_bits_are_restored_exactly() {
+    let dir = test_dir();
+    let settings = ["updates.moments=Int8", "checkpoints.keep=9"].map(|change| ["--set", change]);
+    let train = ["train", "recipe.ron", "--run-dir", "run"];
+    dir.succeed(&[&train[..], settings.as_flattened()].concat());
+    let whole = RunRecords::read(&dir, "run");
+    dir.succeed(&["resume", "run", "--from", "step-000003"]);
+    RunRecords::read(&dir, "run").check(&whole, "from step 3");
+}
+
 #[test]
 fn moments_of_another_format_are_refused() {
     let dir = test_dir();

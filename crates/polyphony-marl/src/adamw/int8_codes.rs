@@ -65,7 +65,7 @@ pub(super) fn code<const BITS: u32>(magnitude: f32, inverse: f32, dither: u32) -
 
 /// The dithers of a block's values, from a random start: multiples of the golden ratio, which spread evenly.
 #[derive(Clone, Copy)]
-pub(super) struct Dithers(u32);
+pub(super) struct Dithers(pub(super) u32);
 
 impl Dithers {
     #[inline(always)]
@@ -126,7 +126,7 @@ mod tests {
             let sum: f64 = codes.map(|code| f64::from(points[code as usize])).sum();
             let mean = sum / f64::from(1 << DITHER_BITS);
             let error = (mean - f64::from(value)).abs();
-            // Dithers are whole numbers, so a code has a probability of whole 2¹⁵ths.
+            // Dithers are whole numbers, so probabilities are multiples of 2⁻¹⁵.
             let resolution = f64::from(points[1]) / f64::from(1 << DITHER_BITS);
             let tolerance = 1e-4 * f64::from(value) + resolution;
             assert!(error <= tolerance, "{value}: {mean}");

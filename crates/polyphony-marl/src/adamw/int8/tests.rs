@@ -91,9 +91,15 @@ fn the_smallest_floats_stay_in_order() {
 }
 
 #[test]
-fn a_block_of_one_value_is_exact() {
-    assert_eq!(first_round_trip(&[-0.3], start(9)), [-0.3]);
-    assert_eq!(second_round_trip(&[0.3], start(9)), [0.3]);
+fn the_maximum_is_exact_however_it_is_rounded() {
+    for index in 1..2000 {
+        let maximum = 1e-4 * index as f32;
+        // The first and the last dither.
+        for dithers in [Dithers(0), Dithers(u32::MAX)] {
+            assert_eq!(first_round_trip(&[-maximum], dithers), [-maximum]);
+            assert_eq!(second_round_trip(&[maximum], dithers), [maximum]);
+        }
+    }
 }
 
 #[test]
