@@ -61,6 +61,10 @@ impl WeightFormat {
 
 /// What a projection returns.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one per product, and it is moved once"
+)]
 pub(crate) enum ProjectionOutput {
     /// The projection, in the number type that products read.
     ForProducts,
