@@ -437,15 +437,15 @@ fn each_role_learns_from_its_own_reward() {
     assert_eq!(last.key.to_string(), "timing.rivals_secs");
 }
 
-/// In bfloat16, rollout and training are one policy up to rounding, and the weights stay in full precision.
+/// In bfloat16, rollout and training are one policy, as in 32-bit floats, and the weights stay in full precision.
 #[test]
 fn bf16_agents_learn_from_the_policy_that_they_sample_from() {
-    if Precision::Bf16.check(&Device::flex()).is_err() {
-        return;
-    }
     let tasks = [task("a", "hello"), task("b", "the letter")];
-    let [full, rounded] = [Precision::F32, Precision::Bf16].map(|precision| {
-        let mut agents = team(vec![]);
+    for precision in [Precision::F32, Precision::Bf16] {
+        if precision.check(&Device::flex()).is_err() {
+            continue;
+        }
+        let mut agents = team(many_stop_tokens());
         let lora = LoraConfig::default();
         agents[1].model = agents[1].model.clone().with_lora(&lora, 1, 0).unwrap();
         for agent in &mut agents {
@@ -455,14 +455,13 @@ fn bf16_agents_learn_from_the_policy_that_they_sample_from() {
         for agent in &agents {
             agent.model.visit_weights(&mut FullPrecision);
         }
-        ["first", "second"].map(|role| metric(&result, &format!("{role}/logprob_gap")))
-    });
-    assert!(full.iter().all(|&gap| gap < 1e-5), "{full:?}");
-    // A number in bfloat16 has eight significant bits.
-    assert!(
-        rounded.iter().all(|&gap| gap > 1e-5 && gap < 0.05),
-        "{rounded:?}"
-    );
+        for role in ["first", "second"] {
+            let gap = metric(&result, &format!("{role}/logprob_gap"));
+            assert!(gap < 1e-5, "{role} in {precision:?}: {gap}");
+            let steps = metric(&result, &format!("{role}/gradient_steps"));
+            assert_eq!(steps, 1.0, "{role} in {precision:?}");
+        }
+    }
 }
 
 /// Checks that every weight is in full precision.
