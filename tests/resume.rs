@@ -18,7 +18,8 @@ use crate::{
 const STEPS: usize = 7;
 
 /// A run with much state to save: a buffer that fills over two steps, a reference model, several checkpoints,
-/// and a learning rate that follows a schedule.
+/// and a learning rate that follows a schedule. The texts of the tiny models earn nothing, so the models learn
+/// only from the penalty for moving away from the reference.
 const RECIPE: &str = r#"(
     seed: 5,
     environment: Tldr,
@@ -29,7 +30,7 @@ const RECIPE: &str = r#"(
     algorithm: Magrpo(
         samples: 3,
         objective: Clipped(low: 0.2, high: 0.2),
-        kl: Loss(coefficient: 0.1),
+        kl: Reward(coefficient: 0.1),
         baseline: Zero,
     ),
     updates: (learning_rate: 1e-3, schedule: Linear(last: 0.0), buffer: 2, epochs: 2),
@@ -130,11 +131,22 @@ fn checkpoints(run: &Path) -> Vec<String> {
     names
 }
 
+/// Checks that both agents learned in the last update, so that weights depend on what a checkpoint keeps.
+#[track_caller]
+fn check_learned(dir: &TestDir, run: &str) {
+    let step = &dir.read_lines(&format!("{run}/metrics.jsonl"))[5];
+    for role in ["summarizer", "elaborator"] {
+        let norm = step[format!("{role}/grad_norm")].as_f64();
+        assert!(norm > Some(1.0), "{role}: {step}");
+    }
+}
+
 /// Trains the whole run without a stop.
 fn train_whole(dir: &TestDir, more: &[&str]) -> RunRecords {
     dir.succeed(&[&["train", "recipe.ron", "--run-dir", "whole"], more].concat());
     let names = checkpoints(&dir.path("whole"));
     assert_eq!(names, ["step-000006", "step-000007"], "the newest two");
+    check_learned(dir, "whole");
     RunRecords::read(dir, "whole")
 }
 
@@ -283,6 +295,30 @@ fn a_checkpoint_may_have_more_or_fewer_keys() {
     assert_eq!(dir.read_lines("run/metrics.jsonl").len(), 2);
 }
 
+/// On a processor without the instructions `Auto` is `F32`, which the other tests cover.
+#[test]
+fn auto_is_recorded_and_a_run_in_bfloat16_is_resumed_exactly() {
+    let dir = test_dir();
+    let settings = ["precision=Auto", "checkpoints.keep=9"].map(|change| ["--set", change]);
+    let train = ["train", "recipe.ron", "--run-dir", "run"];
+    dir.succeed(&[&train[..], settings.as_flattened()].concat());
+    check_learned(&dir, "run");
+    let recipe = dir.read("run/recipe.ron");
+    #[cfg(target_arch = "x86_64")]
+    let has_bf16 = std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has_bf16 = false;
+    let chosen = if has_bf16 {
+        "precision: Bf16,"
+    } else {
+        "precision: F32,"
+    };
+    assert!(recipe.contains(chosen), "{recipe}");
+    let whole = RunRecords::read(&dir, "run");
+    dir.succeed(&["resume", "run", "--from", "step-000003"]);
+    RunRecords::read(&dir, "run").check(&whole, "from step 3");
+}
+
 /// The updates after step 3 begin with the moments in its checkpoint.
 #[test]
 fn moments_of_8_bits_are_restored_exactly() {
@@ -290,6 +326,7 @@ fn moments_of_8_bits_are_restored_exactly() {
     let settings = ["updates.moments=Int8", "checkpoints.keep=9"].map(|change| ["--set", change]);
     let train = ["train", "recipe.ron", "--run-dir", "run"];
     dir.succeed(&[&train[..], settings.as_flattened()].concat());
+    check_learned(&dir, "run");
     let whole = RunRecords::read(&dir, "run");
     dir.succeed(&["resume", "run", "--from", "step-000003"]);
     RunRecords::read(&dir, "run").check(&whole, "from step 3");

@@ -5,7 +5,7 @@
 //!
 //! `x = p³ (15 y − 14 p) − 16⁻ᵇ`
 //!
-//! The leading zeros of the code choose one of `b` intervals, which end at powers of 16. The other bits divide
+//! The leading zeros of `c + 1` choose one of `b` intervals, which end at powers of 16. The other bits divide
 //! it evenly. Each interval has twice as many points as the one below. The second moment, which is never
 //! negative, has codes of 8 bits; the first has 7 bits and a sign.
 //!
@@ -102,7 +102,7 @@ mod tests {
         let points = grid_points::<BITS>();
         assert_eq!((points[0], points[points.len() - 1]), (0.0, 1.0));
         assert!(points.is_sorted_by(|low, high| low < high), "{points:?}");
-        // The highest interval has half of the codes, and ends a little above 1/16.
+        // The highest interval has half of the codes, and begins at 1/16.
         let half = points[points.len() / 2 - 1];
         assert!((half - 1.0 / 16.0).abs() < 1e-6, "{half}");
         for (code, &point) in points.iter().enumerate() {
