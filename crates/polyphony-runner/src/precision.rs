@@ -37,7 +37,7 @@ impl PrecisionChoice {
     ///
     /// # Errors
     /// If a device cannot be opened.
-    pub fn resolved(self, devices: &Devices) -> Result<Self> {
+    pub(crate) fn resolved(self, devices: &Devices) -> Result<Self> {
         if self != Self::Auto {
             return Ok(self);
         }

@@ -1,7 +1,8 @@
 //! The key-value cache of generation.
 //!
 //! A prompt's keys and values are stored once and shared by all responses sampled from it. A prefix
-//! that several prompts share is stored once for all of them. Each response has a slot, which is
+//! that several prompts share is stored once for all of them; for the CPU's products in bfloat16, each
+//! prompt is also packed as a whole. Each response has a slot, which is
 //! allocated for the longest response allowed; the slot of a finished response is never touched
 //! again. All rows are at the same position of their response, since all start together.
 
@@ -12,7 +13,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use crate::{
-    LanguageModel,
+    LanguageModel, Precision,
     kernels::{
         Bf16Unit, HostTensor, KvSpan, Number, PackedContext, PackedKv, Packing, Values, contiguous,
         decode_attention, floats, host, packed_attention, values,
@@ -163,7 +164,9 @@ impl<'a> DecodeAttention<'a> {
                 .map(|layer| PackedLayer::new(unit, caches, prompts, (layer, &prompt_of, longest)));
             layers.collect::<Option<Vec<_>>>()
         };
-        let layers = match Bf16Unit::detect().and_then(packed) {
+        // On other devices the cache is not in host memory, so nothing is packed.
+        let unit = Bf16Unit::detect().filter(|_| model.precision() == Precision::Bf16);
+        let layers = match unit.and_then(packed) {
             Some(layers) => Layers::Packed(layers),
             None => {
                 let shape = [prompt_of.len(), config.kv_heads, longest, config.head_size];

@@ -8,6 +8,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::sampling::Sampling;
+use crate::kernels::{EXP_SERIES, ROUND_TO_INTEGER};
 
 /// A token and its natural log-probability under the temperature-scaled, untruncated distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -268,9 +269,10 @@ impl Weights {
     /// up to 5e-7. Here the product is rounded only after `n` is subtracted.
     #[inline(always)]
     fn of<S: Simd>(self, simd: S, logits: S::f32s) -> S::f32s {
-        // Adding 1.5 · 2²³ rounds to an integer, which is then in the low bits.
-        const ROUND: f32 = 12_582_912.0;
-        let (round, factor) = (simd.splat_f32s(ROUND), simd.splat_f32s(self.factor));
+        let (round, factor) = (
+            simd.splat_f32s(ROUND_TO_INTEGER),
+            simd.splat_f32s(self.factor),
+        );
         let difference = simd.sub_f32s(logits, simd.splat_f32s(self.max));
         let shifted = simd.mul_add_f32s(difference, factor, round);
         let n = simd.sub_f32s(shifted, round);
@@ -278,19 +280,12 @@ impl Weights {
         let factor_rest = simd.splat_f32s(self.factor_rest);
         let rest = simd.mul_add_f32s(difference, factor_rest, rest);
         let t = simd.mul_f32s(rest, simd.splat_f32s(std::f32::consts::LN_2));
-        let mut series = simd.splat_f32s(1.0 / 5040.0);
-        for coefficient in [
-            1.0 / 720.0,
-            1.0 / 120.0,
-            1.0 / 24.0,
-            1.0 / 6.0,
-            0.5,
-            1.0,
-            1.0,
-        ] {
+        let [first, coefficients @ ..] = EXP_SERIES;
+        let mut series = simd.splat_f32s(first);
+        for coefficient in coefficients {
             series = simd.mul_add_f32s(series, t, simd.splat_f32s(coefficient));
         }
-        let bias = simd.splat_u32s(127u32.wrapping_sub(ROUND.to_bits()));
+        let bias = simd.splat_u32s(127u32.wrapping_sub(ROUND_TO_INTEGER.to_bits()));
         let exponent = simd.add_u32s(simd.transmute_u32s_f32s(shifted), bias);
         let power = simd.wrapping_dyn_shl_u32s(exponent, simd.splat_u32s(23));
         let weight = simd.mul_f32s(series, simd.transmute_f32s_u32s(power));

@@ -8,14 +8,14 @@
 //! [`bf16_decode`](super::bf16_decode). For that, both sum over the same keys in the same order; sums run over
 //! pairs of keys, and a response begins with a new pair.
 
-use std::{borrow::Cow, ops::Range};
+use std::ops::Range;
 
 use half::bf16;
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
-    bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product, round, widen},
+    bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product, round_all, widen},
     exp::normalize,
     host::{Buffer, HostOp, Number, SavedTensors, Values},
     matrix::Cores,
@@ -383,7 +383,8 @@ impl HostOp<3> for Bf16Attention {
         _needs_gradient: [bool; 3],
     ) -> [Buffer; 3] {
         let inputs = inputs.map(bf16::slice);
-        let (output, upstream): (_, Cow<'_, [bf16]>) = (bf16::slice(output), upstream.rounded());
+        let output = bf16::slice(output);
+        let upstream = upstream.rounded();
         let blocks = self.blocks();
         let gradients = self.for_each_block(&blocks, |head, block| {
             let rows = |values| self.query_rows(values, head, block.queries.clone());
@@ -407,13 +408,6 @@ impl HostOp<3> for Bf16Attention {
 
 fn rounded(values: &[f32]) -> Vec<bf16> {
     let mut output = vec![bf16::ZERO; values.len()];
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (slot, value) in output.iter_mut().zip(values) {
-                *slot = round(*value);
-            }
-        },
-    );
+    round_all(values, &mut output);
     output
 }

@@ -7,7 +7,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
-    bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product, round},
+    bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product, round, round_all},
     bf16_attention::VisibleScores,
     matrix::Cores,
 };
@@ -148,11 +148,9 @@ impl PackedContext<'_> {
                 for scores in scores.chunks_exact_mut(stride) {
                     visible.normalize(scores);
                 }
-                for (weight, score) in weights.iter_mut().zip(&scores) {
-                    *weight = round(*score);
-                }
             },
         );
+        round_all(&scores, &mut weights);
         let mut sums = vec![0.0; heads * size];
         let of_prompt = Left::rows(&weights, heads, start, stride);
         let target = Target::new(Output::F32(&mut sums), size);

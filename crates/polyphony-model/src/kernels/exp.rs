@@ -2,38 +2,44 @@
 
 use pulp::Arch;
 
+/// 1.5 · 2²³. Adding it rounds a number to an integer, which is then in the low bits. Subtracting it again turns the
+/// integer back into a float.
+pub(crate) const ROUND_TO_INTEGER: f32 = 12_582_912.0;
+
+/// The coefficients of the Taylor series of `eˣ`, highest first. These terms suffice for 32 bits if `|x|` is at most
+/// `ln 2 / 2`.
+pub(crate) const EXP_SERIES: [f32; 8] = [
+    1.0 / 5040.0,
+    1.0 / 720.0,
+    1.0 / 120.0,
+    1.0 / 24.0,
+    1.0 / 6.0,
+    0.5,
+    1.0,
+    1.0,
+];
+
 /// `eˣ` to within two units in the last place; 0 below −87.3, infinite above 88.3, NaN for NaN.
 ///
 /// `eˣ = 2ⁿ · eʳ`, where `n` is the integer nearest to `x / ln 2`, and `eʳ` is computed by its Taylor
 /// series. Since `|r| ≤ ln 2 / 2`, eight terms suffice for 32 bits.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Adding 1.5 · 2²³ rounds to an integer, which is then in the low bits. Subtracting 1.5 · 2²³ turns it
-    // back into a float.
-    const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts: the first has few bits, so that its product with `n` is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let clamped = if x < -87.3 { -87.3 } else { x };
     let clamped = if clamped > 88.3 { 88.3 } else { clamped };
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND_TO_INTEGER;
+    let n = shifted - ROUND_TO_INTEGER;
     let r = clamped - n * LN_2_HIGH - n * LN_2_LOW;
-    let mut series = 1.0 / 5040.0;
-    for coefficient in [
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ] {
+    let [mut series, coefficients @ ..] = EXP_SERIES;
+    for coefficient in coefficients {
         series = series * r + coefficient;
     }
     let power = shifted
         .to_bits()
-        .wrapping_sub(ROUND.to_bits())
+        .wrapping_sub(ROUND_TO_INTEGER.to_bits())
         .wrapping_add(127);
     let result = series * f32::from_bits(power.wrapping_shl(23));
     let result = if x < -87.3 { 0.0 } else { result };

@@ -19,7 +19,6 @@ use burn::{
     tensor::{DType, Shape, Tensor, TensorData},
 };
 use half::bf16;
-use pulp::Arch;
 use rayon::prelude::*;
 
 /// A float tensor in host memory.
@@ -123,18 +122,8 @@ impl<'a> Values<'a> {
             Self::Bf16(values) => Cow::Borrowed(values),
             Self::F32(values) => {
                 let mut rounded = vec![bf16::ZERO; values.len()];
-                let arch = Arch::new();
                 let chunks = rounded.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
-                chunks.for_each(|(rounded, values)| {
-                    arch.dispatch(
-                        #[inline(always)]
-                        || {
-                            for (rounded, value) in rounded.iter_mut().zip(values) {
-                                *rounded = bf16::round(*value);
-                            }
-                        },
-                    );
-                });
+                chunks.for_each(|(rounded, values)| super::bf16::round_all(values, rounded));
                 Cow::Owned(rounded)
             }
         }

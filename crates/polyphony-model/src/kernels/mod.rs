@@ -26,6 +26,7 @@ mod token_logprobs;
 pub(crate) use bf16::Bf16Unit;
 pub(crate) use bf16_decode::{PackedContext, PackedKv};
 pub(crate) use decode_attention::{KvSpan, decode_attention};
+pub(crate) use exp::{EXP_SERIES, ROUND_TO_INTEGER};
 pub(crate) use gated::{Activation, gated};
 pub(crate) use host::{HostTensor, Number, Values, contiguous, floats, host, values, widened};
 pub(crate) use matrix::Cores;

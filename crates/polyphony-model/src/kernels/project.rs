@@ -39,12 +39,15 @@ impl WeightFormat {
         }
     }
 
-    /// The format of a weight whose products read numbers of type `dtype`, either 32-bit floats or bfloat16. The
-    /// memory of `previous` is used again if nothing else holds it.
-    pub(crate) fn new(weight: Tensor<2>, dtype: DType, previous: Self) -> Self {
-        match (dtype, host(&weight.inner()), Bf16Unit::detect()) {
-            (DType::F32, _, _) => Self::F32,
-            (_, Some(weight), Some(unit)) => {
+    /// Prepares a weight for products that read numbers of type `dtype`, either 32-bit floats or bfloat16. The
+    /// memory of the previous format is used again if nothing else holds it.
+    pub(crate) fn prepare(&mut self, weight: Tensor<2>, dtype: DType) {
+        let previous = std::mem::take(self);
+        if dtype == DType::F32 {
+            return;
+        }
+        *self = match (host(&weight.inner()), Bf16Unit::detect()) {
+            (Some(weight), Some(unit)) => {
                 let [outputs, inner] = weight.layout().shape().dims();
                 let mut panels = match previous {
                     Self::Packed(panels) => Arc::try_unwrap(panels).ok(),
@@ -55,7 +58,7 @@ impl WeightFormat {
                 Self::Packed(Arc::new(panels))
             }
             _ => Self::Rounded,
-        }
+        };
     }
 }
 
@@ -72,6 +75,17 @@ pub(crate) enum ProjectionOutput {
     Floats,
     /// The sum of the projection and the residual stream `[T, O]`, in 32-bit floats.
     AddedTo(Tensor<2>),
+}
+
+impl ProjectionOutput {
+    /// This form of a result. `dtype` is the number type that products read.
+    pub(crate) fn of(self, result: Tensor<2>, dtype: DType) -> Tensor<2> {
+        match self {
+            Self::ForProducts => result.cast(dtype),
+            Self::Floats => result,
+            Self::AddedTo(residual) => residual + result,
+        }
+    }
 }
 
 /// The product of every input row with a weight, plus a bias `[O]` if there is one.
@@ -102,10 +116,7 @@ pub(crate) fn project(
     if let Some(bias) = bias {
         output = output + bias.unsqueeze().cast(dtype);
     }
-    match form {
-        ProjectionOutput::AddedTo(residual) => residual + output,
-        _ => output,
-    }
+    form.of(output, dtype)
 }
 
 /// The product of every input row with a weight, in 32-bit floats.

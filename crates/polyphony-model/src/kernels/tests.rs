@@ -180,9 +180,11 @@ fn has_bf16() -> bool {
 
 /// A weight, packed.
 fn packed(weight: &Tensor<2>) -> Weight {
+    let mut format = WeightFormat::F32;
+    format.prepare(weight.clone(), DType::BF16);
     Weight {
         tensor: weight.clone(),
-        format: WeightFormat::new(weight.clone(), DType::BF16, WeightFormat::F32),
+        format,
     }
 }
 
@@ -199,13 +201,13 @@ proptest! {
         let (x, w) = (random([rows, inner]), random([outputs, inner]));
         let (bias, residual) = (random([outputs]), random([rows, outputs]));
         let input = || if is_rounded { x.clone().cast(DType::BF16) } else { x.clone() };
-        for onto in [ProjectionOutput::ForProducts, ProjectionOutput::Floats, ProjectionOutput::AddedTo(residual.clone())] {
+        for form in [ProjectionOutput::ForProducts, ProjectionOutput::Floats, ProjectionOutput::AddedTo(residual.clone())] {
             let plain = rounded(&x).matmul(rounded(&w).transpose()) + bias.clone().unsqueeze();
-            let expected = match &onto {
+            let expected = match &form {
                 ProjectionOutput::AddedTo(residual) => plain + residual.clone(),
                 _ => plain,
             };
-            let actual = project(input(), &packed(&w), Some(bias.clone()), onto);
+            let actual = project(input(), &packed(&w), Some(bias.clone()), form);
             check_bf16!(actual, expected, [x, w, bias]);
         }
         let sum = project(input(), &packed(&w), None, ProjectionOutput::AddedTo(residual.clone()));

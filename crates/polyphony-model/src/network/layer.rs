@@ -84,9 +84,9 @@ impl Layer {
     ) -> Tensor<2> {
         let dtype = self.self_attn.q_proj.input_dtype();
         let normed = self.input_layernorm.forward(hidden.clone(), dtype);
-        let attend = |onto| {
+        let attend = |form| {
             self.self_attn
-                .forward(normed, index, rotations, attention, onto)
+                .forward(normed, index, rotations, attention, form)
         };
         let (hidden, norm) = match &self.pre_feedforward_layernorm {
             Some(norm) => {
@@ -102,11 +102,8 @@ impl Layer {
         let normed = norm.forward(hidden.clone(), self.mlp.input_dtype());
         match &self.post_feedforward_layernorm {
             Some(norm) => {
-                hidden
-                    + norm.forward(
-                        self.mlp.forward(normed, ProjectionOutput::Floats),
-                        DType::F32,
-                    )
+                let output = self.mlp.forward(normed, ProjectionOutput::Floats);
+                hidden + norm.forward(output, DType::F32)
             }
             None => self.mlp.forward(normed, ProjectionOutput::AddedTo(hidden)),
         }
@@ -134,13 +131,10 @@ impl FeedForward {
 
     /// # Shapes
     /// - input and output `[T, D]`
-    fn forward(&self, input: Tensor<2>, onto: ProjectionOutput) -> Tensor<2> {
-        match (self, onto) {
-            (Self::Dense(mlp), onto) => mlp.forward(input, onto),
-            (Self::Experts(experts), ProjectionOutput::AddedTo(hidden)) => {
-                hidden + experts.forward(input)
-            }
-            (Self::Experts(experts), _) => experts.forward(input),
+    fn forward(&self, input: Tensor<2>, form: ProjectionOutput) -> Tensor<2> {
+        match self {
+            Self::Dense(mlp) => mlp.forward(input, form),
+            Self::Experts(experts) => form.of(experts.forward(input), self.input_dtype()),
         }
     }
 }
@@ -173,7 +167,7 @@ impl SelfAttention {
         layer: usize,
         rotations: &Rotations,
         attention: &mut impl Attention,
-        onto: ProjectionOutput,
+        form: ProjectionOutput,
     ) -> Tensor<2> {
         let heads = |projection: &Linear| {
             let rows = projection.forward(hidden.clone(), ProjectionOutput::ForProducts);
@@ -191,7 +185,7 @@ impl SelfAttention {
         let keys = rotation.apply(normed(heads(&self.k_proj), &self.k_norm));
         let values = heads(&self.v_proj);
         let attended = attention.attend(layer, self.window, queries, keys, values);
-        self.o_proj.forward(merge_heads(attended), onto)
+        self.o_proj.forward(merge_heads(attended), form)
     }
 
     fn projections(&mut self) -> Vec<(String, Projection, &mut Linear)> {

@@ -48,8 +48,7 @@ impl Linear {
 
     /// Prepares the weight for products of this precision. It must be called again when the weight has changed.
     pub(crate) fn prepare(&mut self, precision: Precision) {
-        let previous = std::mem::take(&mut self.format);
-        self.format = WeightFormat::new(self.weight.val(), precision.dtype(), previous);
+        self.format.prepare(self.weight.val(), precision.dtype());
     }
 
     /// The number type in which products read their input.
@@ -61,19 +60,15 @@ impl Linear {
     ///
     /// # Shapes
     /// - input `[T, I]`, output `[T, O]`
-    pub(crate) fn forward(&self, input: Tensor<2>, onto: ProjectionOutput) -> Tensor<2> {
+    pub(crate) fn forward(&self, input: Tensor<2>, form: ProjectionOutput) -> Tensor<2> {
         let weight = self.product_weight();
         let bias = self.bias.as_ref().map(Param::val);
         let Some(adapter) = &self.adapter else {
-            return kernels::project(input, &weight, bias, onto);
+            return kernels::project(input, &weight, bias, form);
         };
         let update = adapter.forward(input.clone());
         let sum = kernels::project(input, &weight, bias, ProjectionOutput::Floats) + update;
-        match onto {
-            ProjectionOutput::ForProducts => sum.cast(self.input_dtype()),
-            ProjectionOutput::Floats => sum,
-            ProjectionOutput::AddedTo(residual) => residual + sum,
-        }
+        form.of(sum, self.input_dtype())
     }
 
     /// The weight, `[O, I]`.
@@ -109,8 +104,7 @@ impl Embedding {
 
     /// Prepares the table for its use as an output head, as [`Linear::prepare`] does.
     pub(crate) fn prepare_as_head(&mut self, precision: Precision) {
-        let previous = std::mem::take(&mut self.format);
-        self.format = WeightFormat::new(self.weight.val(), precision.dtype(), previous);
+        self.format.prepare(self.weight.val(), precision.dtype());
     }
 
     /// The embeddings of tokens.

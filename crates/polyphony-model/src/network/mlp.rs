@@ -53,12 +53,12 @@ impl Mlp {
 
     /// # Shapes
     /// - input and output `[T, D]`
-    pub(crate) fn forward(&self, input: Tensor<2>, onto: ProjectionOutput) -> Tensor<2> {
+    pub(crate) fn forward(&self, input: Tensor<2>, form: ProjectionOutput) -> Tensor<2> {
         let gate = self
             .gate_proj
             .forward(input.clone(), ProjectionOutput::ForProducts);
         let up = self.up_proj.forward(input, ProjectionOutput::ForProducts);
         self.down_proj
-            .forward(kernels::gated(gate, up, self.activation), onto)
+            .forward(kernels::gated(gate, up, self.activation), form)
     }
 }

@@ -94,8 +94,7 @@ impl Arguments {
         if let Some(device) = self.device {
             recipe.devices = Devices::Same(device);
         }
-        let precision = self.precision.unwrap_or(recipe.precision);
-        recipe.precision = precision.resolved(&recipe.devices)?;
+        recipe.precision = self.precision.unwrap_or(recipe.precision);
         // Nothing is trained here.
         recipe.fine_tuning = FineTuning::Full;
         recipe.updates.learning_rates.clear();

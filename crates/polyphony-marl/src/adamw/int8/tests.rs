@@ -1,4 +1,4 @@
-//! Blocks of moments as codes: how far from the values, and what becomes of special values.
+//! Blocks of moments as codes: the error of the codes, and special values.
 
 use proptest::prelude::*;
 

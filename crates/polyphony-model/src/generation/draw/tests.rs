@@ -1,3 +1,5 @@
+//! Draws compared with a plain sampler in 64-bit floats: tokens, log-probabilities, ties and special values.
+
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -83,7 +85,7 @@ fn temperature_zero_takes_the_first_of_the_most_likely_tokens() {
     assert!((f64::from(sampled.logprob) - (1.0 / (2.0 + (-2f64).exp())).ln()).abs() < 1e-6);
 }
 
-/// With equal logits there is no rounding, so every boundary is exact.
+/// Sums of equal weights are not rounded, so every boundary is exact.
 #[test]
 fn a_nucleus_of_equal_tokens_ends_exactly_where_it_reaches_top_p() {
     for (size, top_p, kept) in [

@@ -15,7 +15,7 @@ mod tests;
 
 pub(crate) use panels::{Panels, Source};
 pub(crate) use product::{Left, Output, Target, product, product_of_part};
-pub(crate) use round::{round, widen};
+pub(crate) use round::{round, round_all, widen};
 
 /// Proof that this processor has the instructions that the kernels of this module need.
 #[derive(Clone, Copy, Debug)]

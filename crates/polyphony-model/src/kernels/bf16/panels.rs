@@ -113,36 +113,39 @@ impl Panels {
         }
     }
 
-    /// Panels of `inner` inner indices without columns, with memory for `columns` calls of
-    /// [`Panels::push_column`].
-    pub(crate) fn with_columns(unit: Bf16Unit, inner: usize, columns: usize) -> Self {
+    fn zeros(unit: Bf16Unit, inner: usize, columns: usize) -> Self {
         let pairs = inner.div_ceil(2);
         Self {
             lines: vec![Line([0; 16]); columns.div_ceil(WIDTH) * pairs * LINES],
             inner,
-            columns: 0,
-            allocated_pairs: pairs,
-            unit,
-        }
-    }
-
-    /// Panels of `columns` columns without inner indices, with memory for `inner` calls of
-    /// [`Panels::push_inner`].
-    pub(crate) fn with_inner(unit: Bf16Unit, columns: usize, inner: usize) -> Self {
-        let pairs = inner.div_ceil(2);
-        Self {
-            lines: vec![Line([0; 16]); columns.div_ceil(WIDTH) * pairs * LINES],
-            inner: 0,
             columns,
             allocated_pairs: pairs,
             unit,
         }
     }
 
+    /// Panels of `inner` inner indices without columns, with memory for `columns` calls of
+    /// [`Panels::push_column`].
+    pub(crate) fn with_columns(unit: Bf16Unit, inner: usize, columns: usize) -> Self {
+        Self {
+            columns: 0,
+            ..Self::zeros(unit, inner, columns)
+        }
+    }
+
+    /// Panels of `columns` columns without inner indices, with memory for `inner` calls of
+    /// [`Panels::push_inner`].
+    pub(crate) fn with_inner(unit: Bf16Unit, columns: usize, inner: usize) -> Self {
+        Self {
+            inner: 0,
+            ..Self::zeros(unit, inner, columns)
+        }
+    }
+
     /// Adds a column, which has one number per inner index.
     ///
     /// # Panics
-    /// If there is no memory left, or the numbers are too few or too many.
+    /// If the memory is used up, or there are too few or too many numbers.
     pub(crate) fn push_column(&mut self, numbers: &[bf16]) {
         assert_eq!(
             numbers.len(),

@@ -258,7 +258,8 @@ pub(crate) fn product_of_part(
         });
 }
 
-/// All rows of the product with one panel of so many pairs. `columns` are those of the target.
+/// All rows of the product with one panel, given as its memory and its number of pairs. `columns` are the columns
+/// of the target.
 fn multiply_panel(
     left: Left<'_>,
     (weights, pairs): (*const u32, usize),

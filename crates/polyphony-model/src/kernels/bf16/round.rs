@@ -1,6 +1,7 @@
 //! Conversions between 32-bit floats and bfloat16, in a form that compilers turn into vector code.
 
 use half::bf16;
+use pulp::Arch;
 
 /// The nearest bfloat16; of two equally near ones the even one. NaN stays NaN.
 #[inline(always)]
@@ -9,6 +10,18 @@ pub(crate) fn round(value: f32) -> bf16 {
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     let nan = (bits >> 16) | 0x40;
     bf16::from_bits(if value.is_nan() { nan } else { rounded } as u16)
+}
+
+/// Rounds as many numbers as `rounded` has room for.
+pub(crate) fn round_all(values: &[f32], rounded: &mut [bf16]) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for (slot, value) in rounded.iter_mut().zip(values) {
+                *slot = round(*value);
+            }
+        },
+    );
 }
 
 /// The same number as a 32-bit float.
