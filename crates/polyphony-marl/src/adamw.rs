@@ -15,8 +15,7 @@ use burn::{
     module::{ModuleMapper, Param},
     tensor::{Device, Tensor},
 };
-use polyphony_model::{LanguageModel, TensorSpec, WeightGradients};
-use pulp::Arch;
+use polyphony_model::{LanguageModel, TensorSpec, WeightGradients, vectorized};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -316,7 +315,7 @@ fn step_on_cpu(tensors: [Tensor<1>; 3], gradient: Tensor<1>, c: &Coefficients) -
         .zip(gradients)
         .zip(firsts.zip(seconds))
         .for_each(|((w, g), (m, v))| {
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || coefficients.step(w, g, m, v),
             );

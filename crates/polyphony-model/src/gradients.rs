@@ -8,7 +8,7 @@ use burn::{
 };
 use rayon::prelude::*;
 
-use crate::kernels::{floats, host};
+use crate::kernels::{floats, host, vectorized};
 
 /// One flat gradient per weight, in the order in which the model's weights are visited; `None` for a
 /// weight that is frozen or that the loss does not depend on.
@@ -128,7 +128,25 @@ fn sum_of_squares(gradient: &Tensor<1>) -> f64 {
         return gradient.clone().square().sum().into_scalar::<f32>().into();
     };
     let chunks = floats(&host).par_chunks(CHUNK);
-    let sums = chunks.map(|chunk| chunk.iter().map(|&value| f64::from(value).powi(2)).sum());
+    let sums = chunks.map(|chunk| {
+        vectorized(
+            #[inline(always)]
+            || {
+                // 16 sums, so that a vector unit can compute them in parallel.
+                let mut sums = [0.0f64; 16];
+                let (blocks, rest) = chunk.as_chunks::<16>();
+                for block in blocks {
+                    for (sum, value) in sums.iter_mut().zip(block) {
+                        *sum += f64::from(*value) * f64::from(*value);
+                    }
+                }
+                for (sum, value) in sums.iter_mut().zip(rest) {
+                    *sum += f64::from(*value) * f64::from(*value);
+                }
+                sums.iter().sum::<f64>()
+            },
+        )
+    });
     sums.collect::<Vec<f64>>().into_iter().sum()
 }
 

@@ -68,6 +68,7 @@ pub use generation::{
     Finish, Generation, GenerationConfig, PromptGroup, Sampling, StreamKey, generate,
 };
 pub use gradients::WeightGradients;
+pub use kernels::vectorized;
 pub use language_model::LanguageModel;
 pub use lora::{LoraConfig, Projection};
 pub use precision::Precision;

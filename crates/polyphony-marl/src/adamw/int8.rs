@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use polyphony_model::TensorSpec;
-use pulp::Arch;
+use polyphony_model::{TensorSpec, vectorized};
 use rayon::prelude::*;
 
 use super::{
@@ -150,14 +149,14 @@ impl Int8Moments {
         let gradients = gradient.par_chunks(CHUNK_BLOCKS * BLOCK);
         let moments = self.first.chunks().zip(self.second.chunks());
         let chunks = weights.zip(gradients).zip(moments).enumerate();
-        chunks.for_each(|(chunk, ((weights, gradients), (first, second)))| {
-            Arch::new().dispatch(
+        chunks.for_each(|(chunk, ((weights, gradients), (mut first, mut second)))| {
+            vectorized(
                 #[inline(always)]
                 || {
                     let mut values = [[0.0; BLOCK]; 2];
                     let blocks = weights.chunks_mut(BLOCK).zip(gradients.chunks(BLOCK));
-                    let [first, second] =
-                        [first, second].map(|(codes, maxima)| codes.chunks_mut(BLOCK).zip(maxima));
+                    let [first, second] = [&mut first, &mut second]
+                        .map(|(codes, maxima)| codes.chunks_mut(BLOCK).zip(maxima.iter_mut()));
                     for (index, ((w, g), (m, v))) in blocks.zip(first.zip(second)).enumerate() {
                         let block = chunk * CHUNK_BLOCKS + index;
                         let dithers = dithers(step, block as u64);

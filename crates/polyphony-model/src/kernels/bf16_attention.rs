@@ -11,15 +11,17 @@
 use std::ops::Range;
 
 use half::bf16;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
-    bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product, round_all, widen},
+    bf16::{
+        Bf16Unit, Left, Output, Panels, Source, Target, TransposedRows, product, round_all, widen,
+    },
     exp::normalize,
     host::{Buffer, HostOp, Number, SavedTensors, Values},
     matrix::Cores,
     packing::{Packing, hidden_keys},
+    vectorized,
 };
 
 /// Tokens whose queries are computed together. Larger blocks compute more scores that are masked.
@@ -226,7 +228,7 @@ impl Bf16Attention {
             Cores::One,
         );
         let earlier = block.segment_keys.len() - block.queries.len();
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for (index, row) in weights.chunks_exact_mut(stride).enumerate() {
@@ -278,7 +280,7 @@ impl Bf16Attention {
             Target::new(Output::F32(&mut scores), stride),
             Cores::One,
         );
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 let outputs = output.chunks_exact(size).zip(upstream.chunks_exact(size));
@@ -299,9 +301,10 @@ impl Bf16Attention {
         let (weights, scores) = (rounded(&weights), rounded(&scores));
         let scale = (size as f32).sqrt().recip();
         let transposed = |left: &[bf16], right: &[bf16], factor: f32| {
+            let left = Source::bf16(left, rows, keys, stride);
             let mut sums = vec![0.0; keys * size];
             product(
-                Left::columns(&self.by_columns(left, rows, keys, stride)),
+                TransposedRows::of(self.unit, left).left(),
                 &self.by_columns(right, rows, size, size),
                 Target::new(Output::F32(&mut sums), size).times(factor),
                 Cores::One,

@@ -3,13 +3,13 @@
 //! [`bf16_attention`](super::bf16_attention).
 
 use half::bf16;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
     bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product, round, round_all},
     bf16_attention::VisibleScores,
     matrix::Cores,
+    vectorized,
 };
 
 /// Rows whose queries are computed together.
@@ -142,7 +142,7 @@ impl PackedContext<'_> {
             segment_keys: decoded,
             window: self.window,
         };
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for scores in scores.chunks_exact_mut(stride) {

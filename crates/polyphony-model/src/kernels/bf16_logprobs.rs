@@ -5,15 +5,15 @@
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use half::bf16;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
-    bf16::{Left, Output, Panels, Source, Target, product, product_of_part, round},
+    bf16::{Left, Output, Panels, Source, Target, TransposedRows, product, round},
     exp::{exp, log_sum_exp},
     host::{Buffer, HostOp, Number, SavedTensors, Values},
     matrix::Cores,
     project::PairedRows,
+    vectorized,
 };
 
 /// Logits of a block: 4 MiB of 32-bit floats.
@@ -42,7 +42,7 @@ impl Bf16Logprobs {
         let width = block.len();
         logits.resize(self.targets.len() * width, 0.0);
         let target = Target::new(Output::F32(logits), width).times(1.0 / self.temperature);
-        product_of_part(hidden.left(), &self.panels, block, target, Cores::All);
+        product(hidden.left(), self.panels.part(block), target, Cores::All);
     }
 
     fn hidden<'a>(&self, hidden: Values<'a>) -> PairedRows<'a> {
@@ -83,7 +83,7 @@ impl HostOp<2> for Bf16Logprobs {
 
     fn backward(
         &self,
-        [hidden, head]: [Values<'_>; 2],
+        [hidden, _]: [Values<'_>; 2],
         output: Values<'_>,
         upstream: Values<'_>,
         [needs_hidden, needs_head]: [bool; 2],
@@ -92,14 +92,12 @@ impl HostOp<2> for Bf16Logprobs {
         let (vocabulary, unit) = (self.panels.columns(), self.panels.unit());
         let normalizers = &f32::slice(output)[rows..];
         let upstream = &f32::slice(upstream)[..rows];
-        let head = f32::slice(head);
         let rounded = hidden.rounded();
         let hidden = PairedRows::new(Cow::Borrowed(&*rounded), rows, width);
         let hidden_columns = Panels::of_columns(unit, Source::bf16(&rounded, rows, width, width));
         let mut hidden_gradient = vec![0.0; if needs_hidden { rows * width } else { 0 }];
         let mut head_gradient = vec![0.0; if needs_head { vocabulary * width } else { 0 }];
         let (mut logits, mut gradient) = (Vec::new(), Vec::new());
-        let (mut gradient_columns, mut head_columns) = (Panels::empty(unit), Panels::empty(unit));
         for block in self.blocks() {
             self.logits(&hidden, block.clone(), &mut logits);
             // Rows are read in pairs, so their length is even.
@@ -111,7 +109,7 @@ impl HostOp<2> for Bf16Logprobs {
             gradient.par_chunks_exact_mut(stride).zip(inputs).for_each(
                 |(gradient, ((logits, target), (normalizer, upstream)))| {
                     let upstream = upstream / self.temperature;
-                    Arch::new().dispatch(
+                    vectorized(
                         #[inline(always)]
                         || {
                             for (slot, logit) in gradient.iter_mut().zip(logits) {
@@ -127,21 +125,19 @@ impl HostOp<2> for Bf16Logprobs {
                 },
             );
             if needs_head {
-                gradient_columns.pack_columns(Source::bf16(&gradient, rows, block.len(), stride));
+                let gradient = Source::bf16(&gradient, rows, block.len(), stride);
                 let part = &mut head_gradient[block.start * width..block.end * width];
                 product(
-                    Left::columns(&gradient_columns),
+                    TransposedRows::of(unit, gradient).left(),
                     &hidden_columns,
                     Target::new(Output::F32(part), width),
                     Cores::All,
                 );
             }
             if needs_hidden {
-                let part = &head[block.start * width..block.end * width];
-                head_columns.pack_columns(Source::f32(part, block.len(), width, width));
                 product(
                     Left::rows(&gradient, rows, stride, stride),
-                    &head_columns,
+                    self.panels.transposed(block),
                     Target::new(Output::F32(&mut hidden_gradient), width).accumulated(),
                     Cores::All,
                 );

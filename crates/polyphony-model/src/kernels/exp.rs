@@ -1,6 +1,6 @@
 //! The exponential function and the softmax, in a form that compilers turn into vector code.
 
-use pulp::Arch;
+use super::vectorized;
 
 /// 1.5 · 2²³. Adding it rounds a number to an integer, which is then in the low bits. Subtracting it again turns the
 /// integer back into a float.
@@ -68,7 +68,7 @@ pub(crate) fn normalize(scores: &mut [f32]) {
 
 /// `log Σ exp x` over a row.
 pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let max = max(row);

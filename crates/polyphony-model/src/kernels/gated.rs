@@ -5,12 +5,12 @@ use burn::tensor::{
     activation::{gelu_approximate, silu},
 };
 use half::bf16;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
     exp::exp,
     host::{Buffer, HostOp, Number, SavedTensors, Values, apply, operand},
+    vectorized,
 };
 
 /// Values that a thread takes at once.
@@ -106,14 +106,13 @@ impl<F> Gated<F> {
 
 impl<F: Function> Gated<F> {
     fn values<T: Number>(gate: &[T], up: &[T]) -> Buffer {
-        let arch = Arch::new();
         let mut output = vec![T::default(); gate.len()];
         let chunks = gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK));
         output
             .par_chunks_mut(CHUNK)
             .zip(chunks)
             .for_each(|(output, (gate, up))| {
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         for ((y, a), b) in output.iter_mut().zip(gate).zip(up) {
@@ -126,7 +125,6 @@ impl<F: Function> Gated<F> {
     }
 
     fn gradients<T: Number, U: Number>(gate: &[T], up: &[T], upstream: &[U]) -> [Buffer; 2] {
-        let arch = Arch::new();
         let mut gate_gradient = vec![T::default(); gate.len()];
         let mut up_gradient = vec![T::default(); gate.len()];
         let inputs = gate
@@ -139,10 +137,10 @@ impl<F: Function> Gated<F> {
         gradients
             .zip(inputs)
             .for_each(|((gate_gradient, up_gradient), ((gate, up), upstream))| {
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
-                        let gradients = gate_gradient.iter_mut().zip(up_gradient);
+                        let gradients = gate_gradient.iter_mut().zip(up_gradient.iter_mut());
                         let inputs = gate.iter().zip(up).zip(upstream);
                         for ((gate_slot, up_slot), ((a, b), g)) in gradients.zip(inputs) {
                             let (value, derivative) = F::differentiate(a.widen());

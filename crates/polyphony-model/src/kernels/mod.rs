@@ -22,6 +22,7 @@ mod rotate;
 #[cfg(test)]
 mod tests;
 mod token_logprobs;
+mod vectorized;
 
 pub(crate) use bf16::Bf16Unit;
 pub(crate) use bf16_decode::{PackedContext, PackedKv};
@@ -36,3 +37,4 @@ pub(crate) use project::{ProjectionOutput, Weight, WeightFormat, project, projec
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rotate::rotate;
 pub(crate) use token_logprobs::{CHUNK_LOGITS, token_logprobs};
+pub use vectorized::vectorized;

@@ -10,7 +10,6 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Tensor, TensorData, activation::softmax};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
@@ -20,6 +19,7 @@ use super::{
     host::{Buffer, HostOp, Number, SavedTensors, Values, apply, operand},
     matrix::{Cores, Matrix, MatrixMut, Store, multiply},
     packing::{PackedSegment, Packing, hidden_keys},
+    vectorized,
 };
 
 /// Scaled dot-product attention over a packed row. With a window, each token attends only to this many last
@@ -136,7 +136,7 @@ impl PackedAttention {
                 Cores::One,
             );
         }
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for (query, row) in weights.chunks_exact_mut(keys).enumerate() {
@@ -203,7 +203,7 @@ impl PackedAttention {
                 );
             }
             let stride = self.heads * size;
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     let rows = scores

@@ -6,10 +6,10 @@ use burn::tensor::{DType, Tensor};
 use half::bf16;
 
 use super::{
-    bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product as bf16_product},
+    bf16::{Bf16Unit, Left, Panels, Source, TransposedRows, new_product},
     few_rows::{MAX_ROWS, project_few_rows},
     host::{Buffer, HostOp, Number, Operand, SavedTensors, Values, apply, floats, host, operand},
-    matrix::{Cores, Matrix, product},
+    matrix::{Matrix, product},
 };
 /// The weight of a projection, `[O, I]`, and how products read it.
 #[derive(Clone, Debug)]
@@ -215,37 +215,19 @@ impl HostOp<4> for ProjectPacked {
     const SAVES: SavedTensors = SavedTensors::Inputs;
 
     fn forward(&self, [input, _, bias, residual]: [Values<'_>; 4]) -> Buffer {
-        let (inner, outputs) = (self.panels.inner(), self.panels.columns());
+        let inner = self.panels.inner();
         let rows = input.len() / inner.max(1);
         let input = PairedRows::new(input.rounded(), rows, inner);
-        let [bias, residual] = [bias, residual].map(f32::slice);
-        let run = |output: Output<'_>| {
-            let mut target = Target::new(output, outputs);
-            if !bias.is_empty() {
-                target = target.plus_bias(bias);
-            }
-            if !residual.is_empty() {
-                target = target.plus(residual);
-            }
-            bf16_product(input.left(), &self.panels, target, Cores::All);
-        };
+        let added = [bias, residual].map(f32::slice);
         match self.output {
-            DType::BF16 => {
-                let mut output = vec![bf16::ZERO; rows * outputs];
-                run(Output::Bf16(&mut output));
-                Buffer::Bf16(output)
-            }
-            _ => {
-                let mut output = vec![0.0; rows * outputs];
-                run(Output::F32(&mut output));
-                Buffer::F32(output)
-            }
+            DType::BF16 => Buffer::Bf16(new_product(input.left(), &*self.panels, added)),
+            _ => Buffer::F32(new_product(input.left(), &*self.panels, added)),
         }
     }
 
     fn backward(
         &self,
-        [input, weight, bias, residual]: [Values<'_>; 4],
+        [input, _, bias, residual]: [Values<'_>; 4],
         _output: Values<'_>,
         upstream: Values<'_>,
         [needs_input, needs_weight, needs_bias, needs_residual]: [bool; 4],
@@ -258,17 +240,19 @@ impl HostOp<4> for ProjectPacked {
             false => Buffer::NONE,
         };
         let input_gradient = || {
-            let weight = Source::f32(f32::slice(weight), outputs, inner, inner);
-            let left = PairedRows::new(Cow::Borrowed(&*gradient), rows, outputs);
-            floats_of_product(left.left(), &Panels::of_columns(unit, weight))
+            let gradient = PairedRows::new(Cow::Borrowed(&*gradient), rows, outputs);
+            let weight = self.panels.transposed(0..outputs);
+            new_product(gradient.left(), weight, [&[], &[]])
         };
         let weight_gradient = || {
+            let gradient = Source::bf16(&gradient, rows, outputs, outputs);
             let input = input.rounded();
-            let [gradient, input] =
-                [(&*gradient, outputs), (&*input, inner)].map(|(values, columns)| {
-                    Panels::of_columns(unit, Source::bf16(values, rows, columns, columns))
-                });
-            floats_of_product(Left::columns(&gradient), &input)
+            let input = Panels::of_columns(unit, Source::bf16(&input, rows, inner, inner));
+            new_product(
+                TransposedRows::of(unit, gradient).left(),
+                &input,
+                [&[], &[]],
+            )
         };
         let bias_gradient = || match upstream {
             Values::F32(upstream) => column_sums(upstream, outputs),
@@ -293,14 +277,6 @@ fn column_sums<T: Number>(values: &[T], columns: usize) -> Vec<f32> {
         }
     }
     sums
-}
-
-/// `left · right` in 32-bit floats.
-fn floats_of_product(left: Left<'_>, right: &Panels) -> Vec<f32> {
-    let mut output = vec![0.0; left.row_count() * right.columns()];
-    let target = Target::new(Output::F32(&mut output), right.columns());
-    bf16_product(left, right, target, Cores::All);
-    output
 }
 
 /// Rows that are read in pairs: with a zero at the end of each if they are of odd length.

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::host::{
     Buffer, HostOp, HostTensor, Number, SavedTensors, Values, apply, floats, host, operand,
 };
+use super::vectorized;
 
 /// Rotates coordinate `i` of every head together with `i + S / 2`.
 ///
@@ -74,19 +75,24 @@ impl Rotate {
         rows.zip(angles)
             .with_min_len(16)
             .for_each(|((output, input), (cos, sin))| {
-                let heads = output
-                    .chunks_exact_mut(2 * half)
-                    .zip(input.chunks_exact(2 * half));
-                for (output, input) in heads {
-                    let (first, second) = input.split_at(half);
-                    let (to_first, to_second) = output.split_at_mut(half);
-                    for i in 0..half {
-                        let (cos, sin) = (cos[i], sign * sin[i]);
-                        let (a, b) = (first[i].widen(), second[i].widen());
-                        to_first[i] = T::round(a * cos - b * sin);
-                        to_second[i] = T::round(b * cos + a * sin);
-                    }
-                }
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        let heads = output.chunks_exact_mut(2 * half);
+                        for (output, input) in heads.zip(input.chunks_exact(2 * half)) {
+                            let (first, second) = input.split_at(half);
+                            let (to_first, to_second) = output.split_at_mut(half);
+                            let angles = cos.iter().zip(sin);
+                            let inputs = first.iter().zip(second);
+                            let outputs = to_first.iter_mut().zip(to_second);
+                            for (((x, y), (a, b)), (cos, sin)) in outputs.zip(inputs).zip(angles) {
+                                let (sin, a, b) = (sign * sin, a.widen(), b.widen());
+                                *x = T::round(a * cos - b * sin);
+                                *y = T::round(b * cos + a * sin);
+                            }
+                        }
+                    },
+                );
             });
         T::buffer(output)
     }

@@ -19,7 +19,6 @@ use burn::{
     },
     tensor::{DType, IndexingUpdateOp, Int, Slice, Tensor, TensorData},
 };
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
@@ -28,6 +27,7 @@ use super::{
     host::{HostTensor, apply, floats, operand},
     matrix::{Cores, Matrix, MatrixMut, Store, multiply, product},
     project::{Weight, WeightFormat},
+    vectorized,
 };
 
 /// The number of logits held at once: 64 MiB of 32-bit floats.
@@ -231,7 +231,7 @@ impl TokenLogprobs for Flex {
             .zip(floats(&upstream))
             .for_each(|((row, target), upstream)| {
                 let normalizer = row_log_sum_exp(row);
-                Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         row.iter_mut()

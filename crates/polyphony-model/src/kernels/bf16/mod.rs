@@ -12,10 +12,12 @@ mod product;
 mod round;
 #[cfg(test)]
 mod tests;
+mod transpose;
 
 pub(crate) use panels::{Panels, Source};
-pub(crate) use product::{Left, Output, Target, product, product_of_part};
+pub(crate) use product::{Left, Output, Target, new_product, product};
 pub(crate) use round::{round, round_all, widen};
+pub(crate) use transpose::{Right, TransposedRows};
 
 /// Proof that this processor has the instructions that the kernels of this module need.
 #[derive(Clone, Copy, Debug)]

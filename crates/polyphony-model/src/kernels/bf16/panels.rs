@@ -29,10 +29,10 @@ pub(crate) struct Panels {
 /// A vector register, aligned so that loading it never touches two cache lines.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Line([u32; 16]);
+pub(super) struct Line(pub(super) [u32; 16]);
 
 /// Registers per pair and panel.
-const LINES: usize = WIDTH / 16;
+pub(super) const LINES: usize = WIDTH / 16;
 
 /// The values to pack: a matrix in row-major order.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +72,14 @@ impl<'a> Source<'a> {
             columns,
             stride,
         }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
     }
 }
 
@@ -204,22 +212,15 @@ impl Panels {
         self.inner.div_ceil(2)
     }
 
-    /// The distance of two panels, in pairs.
-    pub(super) fn panel_stride(&self) -> usize {
-        self.allocated_pairs * WIDTH
-    }
-
-    /// The pairs of all panels, the first of which begins here.
-    pub(super) fn first_panel(&self) -> *const u32 {
-        self.lines.as_ptr().cast()
-    }
-
     /// The pairs of one panel, `[pairs, 32]`.
     pub(super) fn panel(&self, index: usize) -> *const u32 {
+        self.panel_lines(index).as_ptr().cast()
+    }
+
+    /// The registers of one panel, `[pairs, 2]`.
+    fn panel_lines(&self, index: usize) -> &[Line] {
         let start = index * self.allocated_pairs * LINES;
-        self.lines[start..start + self.pairs() * LINES]
-            .as_ptr()
-            .cast()
+        &self.lines[start..start + self.pairs() * LINES]
     }
 
     /// All packed numbers, in memory order.
@@ -291,10 +292,10 @@ impl Panels {
 const SMALL_LINES: usize = 1 << 10;
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{BLOCK, LINES, Line, Source, Values, WIDTH};
+    use super::{BLOCK, LINES, Line, Panels, Source, Values};
 
     /// Packs the rows of the source from `first` on, up to 32 of them.
     ///
@@ -359,38 +360,137 @@ mod x86 {
     /// As [`pack_rows`], with `LINES` registers for each pair of rows.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(super) unsafe fn pack_columns(source: Source<'_>, first: usize, lines: &mut [Line]) {
-        let interleave = interleave();
-        let count = (source.columns - first).min(WIDTH);
         for (pair, registers) in lines.chunks_exact_mut(LINES).enumerate() {
             for (half, line) in registers.iter_mut().enumerate() {
                 let column = first + half * BLOCK;
-                let count = count.saturating_sub(half * BLOCK);
-                // SAFETY: a row that exists has `count` columns from `column` on.
-                let pairs = unsafe {
-                    match source.values {
-                        Values::F32(values) => {
-                            let row = |row: usize| {
-                                let mask = mask16(if row < source.rows { count } else { 0 });
-                                let start = row * source.stride + column;
-                                _mm512_maskz_loadu_ps(mask, values.as_ptr().wrapping_add(start))
-                            };
-                            bits(_mm512_cvtne2ps_pbh(row(2 * pair + 1), row(2 * pair)))
-                        }
-                        Values::Bf16(values) => {
-                            let row = |row: usize| {
-                                let mask = mask16(if row < source.rows { count } else { 0 });
-                                let start = row * source.stride + column;
-                                let values = values.as_ptr().wrapping_add(start);
-                                _mm512_maskz_loadu_epi16(mask.into(), values.cast())
-                            };
-                            let odd = _mm512_castsi512_si256(row(2 * pair + 1));
-                            _mm512_inserti64x4::<1>(row(2 * pair), odd)
+                // SAFETY: the caller promises what the functions need; a line is one register of aligned memory.
+                unsafe {
+                    let pairs = column_pairs(source, pair, column);
+                    _mm512_store_si512(line.0.as_mut_ptr().cast(), pairs);
+                }
+            }
+        }
+    }
+
+    /// A pair of adjacent rows of up to 16 columns; zeros beyond the source.
+    ///
+    /// # Safety
+    /// As [`pack_rows`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn column_pairs(source: Source<'_>, pair: usize, column: usize) -> __m512i {
+        let count = source.columns.saturating_sub(column);
+        let mask = |row: usize| mask16(if row < source.rows { count } else { 0 });
+        // SAFETY: a row that exists has `count` columns from `column` on.
+        let pairs = unsafe {
+            match source.values {
+                Values::F32(values) => {
+                    let row = |row: usize| {
+                        let start = row * source.stride + column;
+                        _mm512_maskz_loadu_ps(mask(row), values.as_ptr().wrapping_add(start))
+                    };
+                    bits(_mm512_cvtne2ps_pbh(row(2 * pair + 1), row(2 * pair)))
+                }
+                Values::Bf16(values) => {
+                    let row = |row: usize| {
+                        let start = row * source.stride + column;
+                        let values = values.as_ptr().wrapping_add(start);
+                        _mm512_maskz_loadu_epi16(mask(row).into(), values.cast())
+                    };
+                    let odd = _mm512_castsi512_si256(row(2 * pair + 1));
+                    _mm512_inserti64x4::<1>(row(2 * pair), odd)
+                }
+            }
+        };
+        _mm512_permutexvar_epi16(interleave(), pairs)
+    }
+
+    /// Writes the columns of the source from `first` on, up to 32 of them, as rows of `per_row` registers.
+    ///
+    /// # Safety
+    /// As [`pack_rows`]. A row has room for all rows of the source, and there are as many rows as columns.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(in super::super) unsafe fn transpose_columns(
+        source: Source<'_>,
+        first: usize,
+        lines: &mut [Line],
+        per_row: usize,
+    ) {
+        let rows = lines.len() / per_row;
+        for register in 0..per_row {
+            for start in (0..rows).step_by(BLOCK) {
+                let mut block = [_mm512_setzero_si512(); BLOCK];
+                for (index, pairs) in block.iter_mut().enumerate() {
+                    // SAFETY: the caller promises what the function needs.
+                    *pairs =
+                        unsafe { column_pairs(source, register * BLOCK + index, first + start) };
+                }
+                transpose(&mut block);
+                for (row, register_of_row) in (start..rows).zip(block) {
+                    let line = &mut lines[row * per_row + register];
+                    // SAFETY: a line is one register of aligned memory.
+                    unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), register_of_row) };
+                }
+            }
+        }
+    }
+
+    /// Writes the panel `index` of the transpose of all panels from `first_panel` on, as many as `lines` has
+    /// registers for.
+    ///
+    /// # Safety
+    /// As [`pack_rows`]. The panels exist.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(in super::super) unsafe fn transpose_panel(
+        panels: &Panels,
+        first_panel: usize,
+        index: usize,
+        lines: &mut [Line],
+    ) {
+        /// Numbers of 64 bits in a register: two pairs.
+        const HALF: usize = BLOCK / 2;
+        for (panel, target) in lines.chunks_mut(BLOCK * LINES).enumerate() {
+            let source = panels.panel_lines(first_panel + panel);
+            for (part, target) in target.chunks_mut(HALF * LINES).enumerate() {
+                for group in 0..LINES {
+                    let mut block = [_mm512_setzero_si512(); HALF];
+                    for (register, pair) in block.iter_mut().zip(index * BLOCK + group * HALF..) {
+                        if let Some(line) = source.get(pair * LINES + part) {
+                            // SAFETY: a line is one register of aligned memory.
+                            let pairs = unsafe { _mm512_load_si512(line.0.as_ptr().cast()) };
+                            // Exchanges the inner two of each four numbers: pairs of rows become pairs of columns.
+                            let pairs = _mm512_shufflelo_epi16::<0b11_01_10_00>(pairs);
+                            *register = _mm512_shufflehi_epi16::<0b11_01_10_00>(pairs);
                         }
                     }
-                };
-                let pairs = _mm512_permutexvar_epi16(interleave, pairs);
-                // SAFETY: a line is one register of aligned memory.
-                unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), pairs) };
+                    transpose_pairs(&mut block);
+                    for (lines, register) in target.chunks_exact_mut(LINES).zip(block) {
+                        // SAFETY: as above.
+                        unsafe { _mm512_store_si512(lines[group].0.as_mut_ptr().cast(), register) };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Transposes a block of 8 × 8 numbers of 64 bits.
+    #[target_feature(enable = "avx512f")]
+    fn transpose_pairs(block: &mut [__m512i; 8]) {
+        let rows = *block;
+        for parity in 0..2 {
+            // Register `i` holds the columns of one parity of rows `2 i` and `2 i + 1`, column by column.
+            let [a, b, c, d] = [0, 2, 4, 6].map(|row| match parity {
+                0 => _mm512_unpacklo_epi64(rows[row], rows[row + 1]),
+                _ => _mm512_unpackhi_epi64(rows[row], rows[row + 1]),
+            });
+            let [ab, cd] = [(a, b), (c, d)].map(|(x, y)| {
+                [
+                    _mm512_shuffle_i64x2::<0x88>(x, y),
+                    _mm512_shuffle_i64x2::<0xdd>(x, y),
+                ]
+            });
+            for half in 0..2 {
+                block[2 * half + parity] = _mm512_shuffle_i64x2::<0x88>(ab[half], cd[half]);
+                block[2 * half + parity + 4] = _mm512_shuffle_i64x2::<0xdd>(ab[half], cd[half]);
             }
         }
     }

@@ -1,15 +1,15 @@
 //! The product of a matrix with panels.
 
-use std::{marker::PhantomData, ops::Range};
+use std::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 
 use half::bf16;
 use rayon::prelude::*;
 
 use super::{
-    Panels,
-    panels::{WIDTH, check},
+    Right,
+    panels::{Line, WIDTH, check},
 };
-use crate::kernels::Cores;
+use crate::kernels::{Cores, Number};
 
 /// Rows whose sums are computed at once: with two registers of sums each they fill the registers.
 const MAX_TILE: usize = 12;
@@ -27,12 +27,8 @@ pub(crate) struct Left<'a> {
     pairs: *const u32,
     rows: usize,
     inner: usize,
-    /// The distance, in pairs, between two rows of one block.
+    /// The distance, in pairs, between two rows.
     row_stride: usize,
-    /// The distance, in pairs, between two adjacent pairs of one row.
-    pair_stride: usize,
-    /// Rows per block, and the distance of two blocks in pairs.
-    block: (usize, usize),
     values: PhantomData<&'a [bf16]>,
 }
 
@@ -58,29 +54,8 @@ impl<'a> Left<'a> {
             rows,
             inner,
             row_stride: stride / 2,
-            pair_stride: 1,
-            block: (usize::MAX, 0),
             values: PhantomData,
         }
-    }
-
-    /// The columns of packed panels, as rows: a transposed operand.
-    pub(crate) fn columns(panels: &'a Panels) -> Self {
-        Self {
-            pairs: panels.first_panel(),
-            rows: panels.columns(),
-            inner: panels.inner(),
-            row_stride: 1,
-            pair_stride: WIDTH,
-            block: (WIDTH, panels.panel_stride()),
-            values: PhantomData,
-        }
-    }
-}
-
-impl Left<'_> {
-    pub(crate) fn row_count(&self) -> usize {
-        self.rows
     }
 }
 
@@ -104,6 +79,8 @@ pub(crate) struct Target<'a> {
     /// Whether the sums start with the addend. Otherwise it is added to them at the end.
     starts_with_addend: bool,
     length: usize,
+    /// Whether the output holds numbers already.
+    is_initialized: bool,
     borrow: PhantomData<&'a mut [f32]>,
 }
 
@@ -131,6 +108,7 @@ impl<'a> Target<'a> {
             addend: std::ptr::null(),
             starts_with_addend: false,
             length,
+            is_initialized: true,
             borrow: PhantomData,
         }
     }
@@ -161,10 +139,10 @@ impl<'a> Target<'a> {
     /// The product is added to what the output holds.
     ///
     /// # Panics
-    /// If the output is not made of 32-bit floats.
+    /// If the output is not made of 32-bit floats, or is new.
     pub(crate) fn accumulated(self) -> Self {
-        let Pointer::F32(values) = self.output else {
-            panic!("sums are accumulated in 32 bits")
+        let (Pointer::F32(values), true) = (self.output, self.is_initialized) else {
+            panic!("sums are accumulated in 32 bits, in an output that has some")
         };
         Self {
             addend: values,
@@ -187,30 +165,49 @@ impl Target<'_> {
     }
 }
 
+/// `left · right` as a new matrix, computed by all cores, plus a bias per column and a matrix of the same shape.
+/// These two may be empty.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub(crate) fn new_product<'a, T: Number>(
+    left: Left<'_>,
+    right: impl Into<Right<'a>>,
+    [bias, addend]: [&[f32]; 2],
+) -> Vec<T> {
+    let right = right.into();
+    let (columns, length) = (right.columns(), left.rows * right.columns());
+    let mut output: Vec<T> = Vec::with_capacity(length);
+    let numbers: &mut [MaybeUninit<T>] = &mut output.spare_capacity_mut()[..length];
+    // SAFETY: `is_initialized` is false, so that the numbers are written before they are read.
+    let numbers =
+        unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast::<T>(), length) };
+    let mut target = Target::new(T::output(numbers), columns);
+    target.is_initialized = false;
+    if !bias.is_empty() {
+        target = target.plus_bias(bias);
+    }
+    if !addend.is_empty() {
+        target = target.plus(addend);
+    }
+    product(left, right, target, Cores::All);
+    // SAFETY: `product` has written every column of every row, which are all numbers.
+    unsafe { output.set_len(length) };
+    output
+}
+
 /// Writes `left · right` to the target.
 ///
 /// # Panics
 /// If the sizes do not fit together.
-pub(crate) fn product(left: Left<'_>, right: &Panels, target: Target<'_>, cores: Cores) {
-    product_of_part(left, right, 0..right.columns(), target, cores);
-}
-
-/// As [`product`], with some columns of the right operand. The target has only these columns.
-///
-/// # Panics
-/// If the sizes do not fit together, or the part does not begin with a panel.
-pub(crate) fn product_of_part(
+pub(crate) fn product<'a>(
     left: Left<'_>,
-    right: &Panels,
-    part: Range<usize>,
+    right: impl Into<Right<'a>>,
     target: Target<'_>,
     cores: Cores,
 ) {
-    assert!(
-        part.start.is_multiple_of(WIDTH) && part.end <= right.columns(),
-        "parts begin with a panel"
-    );
-    let (rows, columns) = (left.rows, part.len());
+    let right = right.into();
+    let (rows, columns) = (left.rows, right.columns());
     assert_eq!(left.inner.div_ceil(2), right.pairs(), "sizes must fit");
     check(target.length, rows, columns, target.stride);
     assert!(
@@ -229,32 +226,28 @@ pub(crate) fn product_of_part(
     if rows == 0 || columns == 0 {
         return;
     }
-    let first = part.start / WIDTH;
-    let run = |panel: usize| {
+    let run = |panel: usize, buffer: &mut Vec<Line>| {
         let columns = (columns - panel * WIDTH).min(WIDTH);
-        let weights = match right.pairs() {
-            0 => std::ptr::null(),
-            _ => right.panel(first + panel),
-        };
         multiply_panel(
             left,
-            (weights, right.pairs()),
+            (right.panel(panel, buffer), right.pairs()),
             panel * WIDTH..panel * WIDTH + columns,
             &target,
         );
     };
     let panel_size = right.pairs() * 2 * WIDTH;
     if cores == Cores::One || rows * panel_size * panels < SMALL {
-        (0..panels).for_each(run);
+        let mut buffer = Vec::new();
+        (0..panels).for_each(|panel| run(panel, &mut buffer));
         return;
     }
     let at_once =
         (CHUNK / panel_size.max(1)).clamp(1, panels.div_ceil(2 * rayon::current_num_threads()));
     (0..panels.div_ceil(at_once))
         .into_par_iter()
-        .for_each(|chunk| {
+        .for_each_init(Vec::new, |buffer, chunk| {
             let first = chunk * at_once;
-            (first..(first + at_once).min(panels)).for_each(run);
+            (first..(first + at_once).min(panels)).for_each(|panel| run(panel, buffer));
         });
 }
 
@@ -266,45 +259,35 @@ fn multiply_panel(
     columns: Range<usize>,
     target: &Target<'_>,
 ) {
-    let (block_rows, block_stride) = left.block;
-    let mut start = 0;
-    let mut block = 0;
-    while start < left.rows {
-        let end = left.rows.min(start.saturating_add(block_rows));
-        let tiles = (end - start).div_ceil(MAX_TILE);
-        let mut row = start;
-        for tile in 0..tiles {
-            // Tiles of equal size use the registers best.
-            let count = (end - row).div_ceil(tiles - tile);
-            let offset = block * block_stride + (row - start) * left.row_stride;
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: panels prove that the processor has the instructions. `Left` and `Panels` were checked
-            // when they were made, and `product` checked the target and that the sizes fit.
-            unsafe {
-                x86::multiply_tile(
-                    count,
-                    x86::Tile {
-                        left: left.pairs.wrapping_add(offset),
-                        row_stride: left.row_stride,
-                        pair_stride: left.pair_stride,
-                        weights,
-                        pairs,
-                        row,
-                        column: columns.start,
-                        columns: columns.len(),
-                        target,
-                    },
-                );
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            {
-                let _ = (offset, weights, pairs, &columns, target);
-                unreachable!("there are no panels without the instructions");
-            }
-            row += count;
+    let tiles = left.rows.div_ceil(MAX_TILE);
+    let mut row = 0;
+    for tile in 0..tiles {
+        // Tiles of equal size use the registers best.
+        let count = (left.rows - row).div_ceil(tiles - tile);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: panels prove that the processor has the instructions. `Left` and `Right` were checked
+        // when they were made, and `product` checked the target and that the sizes fit.
+        unsafe {
+            x86::multiply_tile(
+                count,
+                x86::Tile {
+                    left: left.pairs.wrapping_add(row * left.row_stride),
+                    row_stride: left.row_stride,
+                    weights,
+                    pairs,
+                    row,
+                    column: columns.start,
+                    columns: columns.len(),
+                    target,
+                },
+            );
         }
-        start = end;
-        block += 1;
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = (weights, pairs, &columns, target);
+            unreachable!("there are no panels without the instructions");
+        }
+        row += count;
     }
 }
 
@@ -319,7 +302,6 @@ mod x86 {
     pub(super) struct Tile<'a> {
         pub(super) left: *const u32,
         pub(super) row_stride: usize,
-        pub(super) pair_stride: usize,
         pub(super) weights: *const u32,
         pub(super) pairs: usize,
         /// The first row and column of the target.
@@ -374,7 +356,7 @@ mod x86 {
                     }
                 }
                 weights = weights.wrapping_add(WIDTH);
-                left = left.wrapping_add(tile.pair_stride);
+                left = left.wrapping_add(1);
             }
         }
         for (index, sums) in sums.into_iter().enumerate() {

@@ -1,7 +1,8 @@
 //! Conversions between 32-bit floats and bfloat16, in a form that compilers turn into vector code.
 
 use half::bf16;
-use pulp::Arch;
+
+use crate::kernels::vectorized;
 
 /// The nearest bfloat16; of two equally near ones the even one. NaN stays NaN.
 #[inline(always)]
@@ -14,7 +15,7 @@ pub(crate) fn round(value: f32) -> bf16 {
 
 /// Rounds as many numbers as `rounded` has room for.
 pub(crate) fn round_all(values: &[f32], rounded: &mut [bf16]) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (slot, value) in rounded.iter_mut().zip(values) {

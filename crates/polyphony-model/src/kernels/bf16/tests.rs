@@ -111,12 +111,9 @@ proptest! {
             true => Panels::of_rows(unit, right.source()),
             false => Panels::of_columns(unit, right.source()),
         };
-        let left_panels = Panels::of_columns(unit, match transposed {
-            true => left.source(),
-            false => Source::bf16(&[], 0, 0, 0),
-        });
+        let transposed_rows = TransposedRows::of(unit, left.source());
         let operand = match transposed {
-            true => Left::columns(&left_panels),
+            true => transposed_rows.left(),
             false => Left::rows(&left.values, rows, inner, left.stride),
         };
         let cores = if all_cores { Cores::All } else { Cores::One };
@@ -128,6 +125,36 @@ proptest! {
             |k, column| if by_rows { right.at(column, k) } else { right.at(k, column) },
         );
         check_close(&output, &expected, SUM_ERROR)?;
+    }
+
+    #[test]
+    fn products_with_a_part_of_the_panels_and_with_its_transpose_equal_plain_loops(
+        rows in 1usize..30, inner in 1usize..100, columns in 1usize..200, first in 0usize..7, panels in 1usize..4,
+    ) {
+        let Some(unit) = unit() else { return Ok(()) };
+        let start = (first * 32).min((columns - 1) / 32 * 32);
+        let part = start..columns.min(start + 32 * panels);
+        let matrix = Strided::new(inner, columns, 1, 3);
+        let packed = Panels::of_columns(unit, matrix.source());
+        for (right, [inner, columns], is_transposed) in [
+            (packed.part(part.clone()), [inner, part.len()], false),
+            (packed.transposed(part.clone()), [part.len(), inner], true),
+        ] {
+            let left = Strided::new(rows, inner, inner % 2, 4);
+            let mut values = left.values.clone();
+            values.iter_mut().filter(|value| value.is_nan()).for_each(|gap| *gap = bf16::ZERO);
+            let operand = Left::rows(&values, rows, inner.next_multiple_of(2), left.stride);
+            let output: Vec<f32> = new_product(operand, right, [&[], &[]]);
+            let expected = reference(
+                [rows, inner, columns],
+                |row, k| left.at(row, k),
+                |k, column| match is_transposed {
+                    true => matrix.at(column, part.start + k),
+                    false => matrix.at(k, part.start + column),
+                },
+            );
+            check_close(&output, &expected, SUM_ERROR)?;
+        }
     }
 
     #[test]
