@@ -13,7 +13,6 @@ mod sampling;
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
-use rayon::prelude::*;
 
 pub use sampling::{Sampling, StreamKey};
 
@@ -303,6 +302,7 @@ fn decode(
     on_pass: &mut dyn FnMut(usize),
 ) {
     let vocab_size = model.config().vocab_size;
+    let on_cpu = model.device() == Device::flex();
     let mut active: Vec<&mut Row> = rows.iter_mut().filter(|row| row.finish.is_none()).collect();
     if active.is_empty() {
         return;
@@ -318,15 +318,20 @@ fn decode(
             .filter_map(|row| row.tokens.last().copied())
             .collect();
         let positions: Vec<usize> = active.iter().map(|row| row.position()).collect();
-        let hidden = model.hidden(&last, &positions, &mut attention);
-        attention.advance();
-        let logits = to_host(logits(model, hidden));
-        active
-            .par_iter_mut()
-            .zip(logits.par_chunks_exact(vocab_size))
-            .for_each(|(row, logits)| {
-                row.push(row.draw(logits, config), config);
+        let mut pass = || {
+            let hidden = model.hidden(&last, &positions, &mut attention);
+            attention.advance();
+            let logits = to_host(logits(model, hidden));
+            kernels::for_each_chunk(&mut active, 1, |index, rows| {
+                let logits = &logits[index * vocab_size..(index + 1) * vocab_size];
+                let token = rows[0].draw(logits, config);
+                rows[0].push(token, config);
             });
+        };
+        match on_cpu {
+            true => kernels::with_team(pass),
+            false => pass(),
+        }
         on_pass(active.len());
         let unfinished: Vec<usize> = (0..active.len())
             .filter(|&row| active[row].finish.is_none())

@@ -3,11 +3,11 @@
 //! [`bf16_attention`](super::bf16_attention).
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::{
     bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product, round, round_all},
     bf16_attention::VisibleScores,
+    for_each_chunk,
     matrix::Cores,
     vectorized,
 };
@@ -84,14 +84,14 @@ impl PackedContext<'_> {
                 first += block.len();
             }
         }
-        let tasks = (0..blocks.len() * self.kv_heads).into_par_iter();
-        let outputs = tasks.with_max_len(1).map(|task| {
+        let mut outputs = vec![Vec::new(); blocks.len() * self.kv_heads];
+        for_each_chunk(&mut outputs, 1, |task, output| {
             let (first, rows) = blocks[task / self.kv_heads];
-            self.attend_block(queries, first, rows, task % self.kv_heads)
+            output[0] = self.attend_block(queries, first, rows, task % self.kv_heads);
         });
         let width = self.heads / self.kv_heads * self.size;
         let mut output = vec![bf16::ZERO; queries.len()];
-        for (task, values) in outputs.collect::<Vec<_>>().into_iter().enumerate() {
+        for (task, values) in outputs.into_iter().enumerate() {
             let (first, head) = (blocks[task / self.kv_heads].0, task % self.kv_heads);
             for (row, values) in values.chunks_exact(width).enumerate() {
                 let start = ((first + row) * self.kv_heads + head) * width;

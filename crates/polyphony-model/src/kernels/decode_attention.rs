@@ -2,7 +2,8 @@
 //! intermediate tensors.
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
+
+use super::for_each_chunk;
 
 /// Keys and values of consecutive tokens for one key head: `[tokens, size]` each.
 #[derive(Clone, Copy, Debug)]
@@ -30,19 +31,15 @@ pub(crate) fn decode_attention<'a>(
     let arch = Arch::new();
     let block = heads / kv_heads * size;
     let mut output = vec![0.0; queries.len()];
-    output
-        .par_chunks_mut(block)
-        .zip(queries.par_chunks(block))
-        .enumerate()
-        .for_each(|(index, (output, queries))| {
-            let context = context(index / kv_heads, index % kv_heads);
-            arch.dispatch(Heads {
-                queries,
-                size,
-                context,
-                output,
-            });
+    for_each_chunk(&mut output, block, |index, output| {
+        let context = context(index / kv_heads, index % kv_heads);
+        arch.dispatch(Heads {
+            queries: &queries[index * block..(index + 1) * block],
+            size,
+            context,
+            output,
         });
+    });
     output
 }
 

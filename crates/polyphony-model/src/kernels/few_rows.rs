@@ -5,7 +5,8 @@
 //! therefore the same in any batch, to the last bit.
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
+
+use super::for_each_chunk;
 
 /// With more rows than this a general matrix product is faster.
 pub(crate) const MAX_ROWS: usize = 48;
@@ -29,21 +30,19 @@ pub(crate) fn project_few_rows(input: &[f32], weight: &[f32], inner: usize) -> V
     // Computed as `[outputs, rows]`, in which threads own contiguous ranges, and transposed at the end.
     let mut transposed = vec![0.0; outputs * rows];
     let per_chunk = (CHUNK_WEIGHTS / inner).next_multiple_of(TILE).max(TILE);
-    transposed
-        .par_chunks_mut(per_chunk * rows)
-        .zip(weight.par_chunks(per_chunk * inner))
-        .for_each(|(output, weight)| {
-            let chunk = Chunk {
-                input,
-                weight,
-                inner,
-                output,
-            };
-            match input.len() <= SMALL_INPUT {
-                true => arch.dispatch(Tiled::<1>(chunk)),
-                false => arch.dispatch(Tiled::<TILE>(chunk)),
-            }
-        });
+    for_each_chunk(&mut transposed, per_chunk * rows, |index, output| {
+        let start = index * per_chunk * inner;
+        let chunk = Chunk {
+            input,
+            weight: &weight[start..start + output.len() / rows * inner],
+            inner,
+            output,
+        };
+        match input.len() <= SMALL_INPUT {
+            true => arch.dispatch(Tiled::<1>(chunk)),
+            false => arch.dispatch(Tiled::<TILE>(chunk)),
+        }
+    });
     let mut output = vec![0.0; rows * outputs];
     for (index, column) in transposed.chunks_exact(rows).enumerate() {
         for (row, value) in column.iter().enumerate() {

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::{
     exp::exp,
+    for_each_chunk,
     host::{Buffer, HostOp, Number, SavedTensors, Values, apply, operand},
     vectorized,
 };
@@ -107,20 +108,18 @@ impl<F> Gated<F> {
 impl<F: Function> Gated<F> {
     fn values<T: Number>(gate: &[T], up: &[T]) -> Buffer {
         let mut output = vec![T::default(); gate.len()];
-        let chunks = gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK));
-        output
-            .par_chunks_mut(CHUNK)
-            .zip(chunks)
-            .for_each(|(output, (gate, up))| {
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for ((y, a), b) in output.iter_mut().zip(gate).zip(up) {
-                            *y = T::round(F::value(a.widen()) * b.widen());
-                        }
-                    },
-                );
-            });
+        for_each_chunk(&mut output, CHUNK, |index, output| {
+            let start = index * CHUNK;
+            let inputs = gate[start..].iter().zip(&up[start..]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (y, (a, b)) in output.iter_mut().zip(inputs.clone()) {
+                        *y = T::round(F::value(a.widen()) * b.widen());
+                    }
+                },
+            );
+        });
         T::buffer(output)
     }
 

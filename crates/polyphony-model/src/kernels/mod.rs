@@ -19,6 +19,7 @@ mod packing;
 mod project;
 mod rms_norm;
 mod rotate;
+mod team;
 #[cfg(test)]
 mod tests;
 mod token_logprobs;
@@ -36,5 +37,6 @@ pub(crate) use packing::{Packing, Segment};
 pub(crate) use project::{ProjectionOutput, Weight, WeightFormat, project, project_floats};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rotate::rotate;
+pub(crate) use team::{for_each, for_each_chunk, with_team};
 pub(crate) use token_logprobs::{CHUNK_LOGITS, token_logprobs};
 pub use vectorized::vectorized;

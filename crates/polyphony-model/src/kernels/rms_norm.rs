@@ -5,7 +5,10 @@ use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::host::{Buffer, HostOp, Number, SavedTensors, Values, apply, operand};
+use super::{
+    for_each_chunk,
+    host::{Buffer, HostOp, Number, SavedTensors, Values, apply, operand},
+};
 
 /// Rows that a thread takes at once.
 const CHUNK_ROWS: usize = 32;
@@ -97,17 +100,15 @@ impl RmsNorm {
         let arch = Arch::new();
         let chunk = CHUNK_ROWS * weight.len();
         let mut output = vec![U::default(); input.len()];
-        output
-            .par_chunks_mut(chunk)
-            .zip(input.par_chunks(chunk))
-            .for_each(|(output, input)| {
-                arch.dispatch(Forward {
-                    op: self,
-                    input,
-                    weight,
-                    output,
-                });
+        for_each_chunk(&mut output, chunk, |index, output| {
+            let start = index * chunk;
+            arch.dispatch(Forward {
+                op: self,
+                input: &input[start..start + output.len()],
+                weight,
+                output,
             });
+        });
         U::buffer(output)
     }
 

@@ -3,13 +3,12 @@
 use std::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::{
     Right,
     panels::{Line, WIDTH, check},
 };
-use crate::kernels::{Cores, Number};
+use crate::kernels::{Cores, Number, for_each};
 
 /// Rows whose sums are computed at once: with two registers of sums each they fill the registers.
 const MAX_TILE: usize = 12;
@@ -243,12 +242,10 @@ pub(crate) fn product<'a>(
     }
     let at_once =
         (CHUNK / panel_size.max(1)).clamp(1, panels.div_ceil(2 * rayon::current_num_threads()));
-    (0..panels.div_ceil(at_once))
-        .into_par_iter()
-        .for_each_init(Vec::new, |buffer, chunk| {
-            let first = chunk * at_once;
-            (first..(first + at_once).min(panels)).for_each(|panel| run(panel, buffer));
-        });
+    for_each(panels.div_ceil(at_once), |chunk| {
+        let (first, mut buffer) = (chunk * at_once, Vec::new());
+        (first..(first + at_once).min(panels)).for_each(|panel| run(panel, &mut buffer));
+    });
 }
 
 /// All rows of the product with one panel, given as its memory and its number of pairs. `columns` are the columns
