@@ -12,11 +12,11 @@
 use std::{cell::LazyCell, collections::HashMap, fs, hint::black_box, time::Instant};
 
 use burn::tensor::Device;
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use mimalloc::MiMalloc;
 use polyphony_model::{
-    GenerationConfig, LanguageModel, ModelFiles, PackedGroup, Precision, PromptGroup, Sampling,
-    StreamKey, generate, score_group,
+    Activations, GenerationConfig, LanguageModel, ModelFiles, PackedGroup, Precision, PromptGroup,
+    Sampling, ScoredGroup, StreamKey, generate,
 };
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -117,7 +117,7 @@ fn score(criterion: &mut Criterion) {
     for (size, precision, name) in variants("score") {
         let mut group = criterion.benchmark_group(name);
         group.sample_size(10);
-        let model = LazyCell::new(|| size.model(precision).trainable());
+        let model = LazyCell::new(|| size.model(precision));
         let (prompt, response) = (tokens(150), tokens(64));
         let packed = PackedGroup::new(&prompt, vec![&response; 4]).expect("nothing is empty");
         let response_tokens = packed.lengths().map(|length| length - 1).sum::<usize>();
@@ -126,9 +126,10 @@ fn score(criterion: &mut Criterion) {
         group.bench_function("4x64", |bencher| {
             let model = &*model;
             bencher.iter(|| {
-                let logprobs = score_group(model, &packed, 1.0);
-                let loss = logprobs.expect("the tokens are valid").sum();
-                black_box(loss.backward())
+                let scored = ScoredGroup::new(model, &packed, 1.0, Activations::Keep);
+                let scored = scored.expect("the tokens are valid");
+                let derivatives = vec![1.0; scored.logprobs().len()];
+                black_box(scored.backward(derivatives))
             });
         });
     }
@@ -216,4 +217,14 @@ impl Size {
 }
 
 criterion_group!(benches, decode, score);
-criterion_main!(benches);
+
+/// Runs the benchmarks as the `polyphony` program trains: within the thread pool, with an allocator that keeps freed
+/// memory.
+fn main() {
+    /// `mi_option_purge_delay` of mimalloc.h, a constant that the binding does not name.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    // SAFETY: the option exists and may be set at any time.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+    rayon::scope(|_| benches());
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -39,7 +39,7 @@ impl Effort {
     /// Training steps, of which the median is taken.
     fn steps(self) -> usize {
         match self {
-            Self::Full => 3,
+            Self::Full => 5,
             Self::Quick => 2,
         }
     }

@@ -72,9 +72,10 @@ impl Attention for PrefillAttention {
 
 /// The responses' keys and values, and the prompts they continue.
 #[derive(Debug)]
-pub(crate) struct DecodeAttention<'a> {
-    caches: &'a [PromptCache],
-    prompts: &'a [CachedPrompt],
+pub(crate) struct DecodeAttention {
+    /// Empty if the prompts are packed.
+    caches: Vec<PromptCache>,
+    prompts: Vec<CachedPrompt>,
     /// For each row the prompt that it continues; rows of one prompt are adjacent.
     prompt_of: Vec<usize>,
     /// For each row the slot with its keys and values, in rising order.
@@ -149,10 +150,10 @@ impl PackedLayer {
     }
 }
 
-impl<'a> DecodeAttention<'a> {
+impl DecodeAttention {
     pub(crate) fn new(
-        caches: &'a [PromptCache],
-        prompts: &'a [CachedPrompt],
+        mut caches: Vec<PromptCache>,
+        prompts: Vec<CachedPrompt>,
         prompt_of: Vec<usize>,
         longest: usize,
         model: &LanguageModel,
@@ -160,14 +161,18 @@ impl<'a> DecodeAttention<'a> {
         let config = model.config();
         let packed = |unit| {
             let layers = (0..config.layers).into_par_iter();
-            let layers = layers
-                .map(|layer| PackedLayer::new(unit, caches, prompts, (layer, &prompt_of, longest)));
+            let layers = layers.map(|layer| {
+                PackedLayer::new(unit, &caches, &prompts, (layer, &prompt_of, longest))
+            });
             layers.collect::<Option<Vec<_>>>()
         };
         // On other devices the cache is not in host memory, so nothing is packed.
         let unit = Bf16Unit::detect().filter(|_| model.precision() == Precision::Bf16);
         let layers = match unit.and_then(packed) {
-            Some(layers) => Layers::Packed(layers),
+            Some(layers) => {
+                caches.clear();
+                Layers::Packed(layers)
+            }
             None => {
                 let shape = [prompt_of.len(), config.kv_heads, longest, config.head_size];
                 let (device, dtype) = (model.device(), model.precision().dtype());
@@ -289,7 +294,7 @@ fn filled_part(cache: &Tensor<4>, slot_of: &[usize], filled: usize) -> Tensor<4>
     part.select(0, Tensor::<1, Int>::from_data(ids, &cache.device()))
 }
 
-impl Attention for DecodeAttention<'_> {
+impl Attention for DecodeAttention {
     fn attend(
         &mut self,
         layer: usize,

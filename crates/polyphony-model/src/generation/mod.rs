@@ -114,7 +114,7 @@ pub fn generate(
         }));
     }
     on_pass(rows.len());
-    decode(model, &prompts, &mut rows, config, on_pass);
+    decode(model, prompts, &mut rows, config, on_pass);
     let mut logprobs = rows.iter().flat_map(|row| &row.logprobs);
     if logprobs.any(|logprob| !logprob.is_finite()) {
         return Err(ModelError::LogitsNotFinite);
@@ -296,7 +296,7 @@ impl Row {
 /// Decodes until every row is finished.
 fn decode(
     model: &LanguageModel,
-    prompts: &Prompts,
+    prompts: Prompts,
     rows: &mut [Row],
     config: &GenerationConfig,
     on_pass: &mut dyn FnMut(usize),
@@ -311,7 +311,7 @@ fn decode(
     // The network is never run on the last token of a response, so its keys and values need no slot.
     let longest = config.max_new_tokens - 1;
     let mut attention =
-        DecodeAttention::new(&prompts.caches, &prompts.cached, prompt_of, longest, model);
+        DecodeAttention::new(prompts.caches, prompts.cached, prompt_of, longest, model);
     while !active.is_empty() {
         let last: Vec<u32> = active
             .iter()

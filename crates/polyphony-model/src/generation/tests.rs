@@ -113,6 +113,23 @@ fn cached_decoding_equals_the_full_forward_pass() {
 }
 
 #[test]
+fn tokens_and_log_probabilities_are_the_same_with_any_number_of_threads() {
+    for model in kinds() {
+        let prompts = prompts();
+        let config = config(Sampling::default(), 12, many_stop_tokens());
+        let [one, two, five] = [1, 2, 5].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let pool = pool.build().unwrap();
+            pool.install(|| run(&model, &groups(&prompts, 9), &config))
+        });
+        assert_eq!(one, two);
+        assert_eq!(one, five);
+        // From a thread outside of any pool.
+        assert_eq!(one, run(&model, &groups(&prompts, 9), &config));
+    }
+}
+
+#[test]
 fn log_probabilities_equal_those_of_scoring() {
     for model in kinds() {
         let prompts = prompts();

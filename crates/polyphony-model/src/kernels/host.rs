@@ -143,9 +143,9 @@ impl<'a> Values<'a> {
     }
 
     /// The values in 32-bit floats.
-    fn widened(self) -> Vec<f32> {
+    pub(crate) fn widened(self) -> Cow<'a, [f32]> {
         match self {
-            Self::F32(values) => values.to_vec(),
+            Self::F32(values) => Cow::Borrowed(values),
             Self::Bf16(values) => values.iter().map(|value| value.widen()).collect(),
         }
     }
@@ -225,42 +225,6 @@ pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
         upstream: Values<'_>,
         needs_gradient: [bool; N],
     ) -> [Buffer; N];
-}
-
-/// The same numbers as 32-bit floats.
-///
-/// burn's `cast` would round the gradient to the type of the input. The kernels register gradients of 32 bits for
-/// inputs in bfloat16, and burn adds gradients of one type only.
-pub(crate) fn widened<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    if tensor.dtype() == DType::F32 {
-        return tensor;
-    }
-    let shape = tensor.dims();
-    match operand(&tensor) {
-        Some(operand) => apply(Widen, [operand], shape),
-        None => tensor.cast(DType::F32),
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Widen;
-
-impl HostOp<1> for Widen {
-    const SAVES: SavedTensors = SavedTensors::Nothing;
-
-    fn forward(&self, [input]: [Values<'_>; 1]) -> Buffer {
-        Buffer::F32(input.widened())
-    }
-
-    fn backward(
-        &self,
-        _inputs: [Values<'_>; 1],
-        _output: Values<'_>,
-        upstream: Values<'_>,
-        _needs_gradient: [bool; 1],
-    ) -> [Buffer; 1] {
-        [Buffer::F32(upstream.widened())]
-    }
 }
 
 /// What a [`HostOp`] saves for its backward pass.

@@ -30,7 +30,7 @@ pub(crate) use bf16_decode::{PackedContext, PackedKv};
 pub(crate) use decode_attention::{KvSpan, decode_attention};
 pub(crate) use exp::{EXP_SERIES, ROUND_TO_INTEGER};
 pub(crate) use gated::{Activation, gated};
-pub(crate) use host::{HostTensor, Number, Values, contiguous, floats, host, values, widened};
+pub(crate) use host::{HostTensor, Number, Values, contiguous, floats, host, values};
 pub(crate) use matrix::Cores;
 pub(crate) use packed_attention::packed_attention;
 pub(crate) use packing::{Packing, Segment};

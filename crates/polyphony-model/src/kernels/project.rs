@@ -119,7 +119,7 @@ pub(crate) fn project(
     form.of(output, dtype)
 }
 
-/// The product of every input row with a weight, in 32-bit floats.
+/// The product of every input row with a weight, in 32-bit floats. The input may be bfloat16.
 ///
 /// # Shapes
 /// - input `[T, I]`, weight `[O, I]`, output `[T, O]`
@@ -127,7 +127,8 @@ pub(crate) fn project_floats(input: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let ([rows, inner], [outputs, _]) = (input.dims(), weight.dims());
     match (operand(&input), operand(&weight)) {
         (Some(x), Some(w)) => apply(Project { inner }, [x, w], [rows, outputs]),
-        _ => input.matmul(weight.transpose()),
+        // burn multiplies numbers of one type only.
+        _ => input.cast(DType::F32).matmul(weight.transpose()),
     }
 }
 
@@ -145,13 +146,13 @@ impl HostOp<2> for Project {
     const SAVES: SavedTensors = SavedTensors::Inputs;
 
     fn forward(&self, inputs: [Values<'_>; 2]) -> Buffer {
-        let [input, weight] = inputs.map(f32::slice);
+        let [input, weight] = inputs.map(Values::widened);
         let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
         if rows <= MAX_ROWS || input.len() * outputs < SMALL {
-            return Buffer::F32(project_few_rows(input, weight, self.inner));
+            return Buffer::F32(project_few_rows(&input, &weight, self.inner));
         }
-        let x = Matrix::new(input, rows, self.inner, self.inner);
-        let w = Matrix::new(weight, outputs, self.inner, self.inner);
+        let x = Matrix::new(&input, rows, self.inner, self.inner);
+        let w = Matrix::new(&weight, outputs, self.inner, self.inner);
         Buffer::F32(product(x, w.t(), 1.0))
     }
 
@@ -162,10 +163,10 @@ impl HostOp<2> for Project {
         upstream: Values<'_>,
         [needs_input, needs_weight]: [bool; 2],
     ) -> [Buffer; 2] {
-        let [input, weight] = inputs.map(f32::slice);
+        let [input, weight] = inputs.map(Values::widened);
         let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
-        let x = Matrix::new(input, rows, self.inner, self.inner);
-        let w = Matrix::new(weight, outputs, self.inner, self.inner);
+        let x = Matrix::new(&input, rows, self.inner, self.inner);
+        let w = Matrix::new(&weight, outputs, self.inner, self.inner);
         let upstream = Matrix::new(f32::slice(upstream), rows, outputs, outputs);
         let if_needed = |needed: bool, left, right| match needed {
             true => Buffer::F32(product(left, right, 1.0)),

@@ -8,9 +8,7 @@ use burn::{
 
 use super::{layers::Linear, mlp::Mlp};
 use crate::{
-    ModelError, Projection,
-    config::ExpertSizes,
-    kernels::{ProjectionOutput, widened},
+    ModelError, Projection, config::ExpertSizes, kernels::ProjectionOutput,
     network::weights::LayerReader,
 };
 
@@ -62,9 +60,7 @@ impl Experts {
         let [tokens, width] = input.dims();
         let device = input.device();
         // In smaller floats, many experts would be equally probable.
-        let logits = self
-            .gate
-            .forward(widened(input.clone()), ProjectionOutput::Floats);
+        let logits = self.gate.forward(input.clone(), ProjectionOutput::Floats);
         let probabilities = softmax(logits, 1);
         let choices = self.choices(&probabilities);
         let ids: Vec<i64> = choices.iter().map(|&expert| expert as i64).collect();

@@ -35,7 +35,7 @@ impl LoraAdapter {
     /// # Shapes
     /// - input `[T, I]`, output `[T, O]`
     pub(crate) fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let reduced = kernels::project_floats(kernels::widened(input), self.a.val());
+        let reduced = kernels::project_floats(input, self.a.val());
         kernels::project_floats(reduced, self.b.val()) * self.scale
     }
 

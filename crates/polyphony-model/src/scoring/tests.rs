@@ -106,6 +106,44 @@ fn every_weight_has_an_entry_even_if_the_objective_ignores_the_layers() {
     }
 }
 
+/// The work is split by outputs, never by the dimension that is summed.
+#[test]
+fn gradients_are_the_same_with_any_number_of_threads() {
+    let prompt: Vec<u32> = (0..10).map(|i| i * 23 % 256).collect();
+    // Enough tokens for products that are shared between threads.
+    let responses: Vec<Vec<u32>> = (0..8)
+        .map(|response| (0..50).map(|i| (i * 89 + response * 31) % 256).collect())
+        .collect();
+    let slices = responses.iter().map(Vec::as_slice).collect();
+    let group = PackedGroup::new(&prompt, slices).unwrap();
+    let weights: Vec<f32> = (0..400)
+        .map(|i| ((i * 37) % 19) as f32 / 9.0 - 1.0)
+        .collect();
+    for name in TINY_MODELS {
+        let model = fixture(name);
+        let rounded = model.clone().with_precision(Precision::Bf16).ok();
+        for model in [Some(model), rounded].into_iter().flatten() {
+            for activations in [Activations::Keep, Activations::Recompute] {
+                let [one, two, five] = [1, 2, 5].map(|threads| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                    pool.build().unwrap().install(|| {
+                        let scored = ScoredGroup::new(&model, &group, 0.7, activations).unwrap();
+                        let logprobs = scored.logprobs().to_vec();
+                        let gradients = scored.backward(weights.clone()).into_vec().into_iter();
+                        (
+                            logprobs,
+                            gradients.flatten().map(to_host).collect::<Vec<_>>(),
+                        )
+                    })
+                });
+                let what = format!("{name}, {:?}, {activations:?}", model.precision());
+                assert!(one == two, "one thread and two differ: {what}");
+                assert!(one == five, "one thread and five differ: {what}");
+            }
+        }
+    }
+}
+
 /// Gradients in bfloat16 have the direction of those in 32-bit floats, for every architecture, with and without
 /// adapters, whatever the forward pass keeps.
 #[test]
