@@ -21,8 +21,6 @@ use burn::{
 use half::bf16;
 use rayon::prelude::*;
 
-use super::bf16::Output;
-
 /// A float tensor in host memory.
 pub(crate) type HostTensor = FloatTensor<Flex>;
 
@@ -56,9 +54,6 @@ pub(crate) trait Number: Copy + Debug + Default + Send + Sync + 'static {
     fn slice(values: Values<'_>) -> &[Self];
 
     fn buffer(values: Vec<Self>) -> Buffer;
-
-    /// Numbers of this type as the output of a product.
-    fn output(values: &mut [Self]) -> Output<'_>;
 }
 
 impl Number for f32 {
@@ -86,10 +81,6 @@ impl Number for f32 {
 
     fn buffer(values: Vec<Self>) -> Buffer {
         Buffer::F32(values)
-    }
-
-    fn output(values: &mut [Self]) -> Output<'_> {
-        Output::F32(values)
     }
 }
 
@@ -121,10 +112,6 @@ impl Number for bf16 {
 
     fn buffer(values: Vec<Self>) -> Buffer {
         Buffer::Bf16(values)
-    }
-
-    fn output(values: &mut [Self]) -> Output<'_> {
-        Output::Bf16(values)
     }
 }
 

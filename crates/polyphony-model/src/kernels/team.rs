@@ -31,7 +31,7 @@ pub(crate) fn for_each(count: usize, work: impl Fn(usize) + Sync) {
     let team = TEAM.get();
     if team.is_null() {
         let indices = (0..count).into_par_iter();
-        return indices.with_max_len(1).for_each(|index| work(index));
+        return indices.with_max_len(1).for_each(&work);
     }
     // SAFETY: `with_team` keeps the team until this thread no longer leads it.
     unsafe { &*team }.run(count, &work);

@@ -7,17 +7,19 @@
 //!
 //! The instruction takes denormal numbers for zeros and rounds to the nearest even number.
 
+mod left;
 mod panels;
 mod product;
+mod right;
 mod round;
 #[cfg(test)]
 mod tests;
-mod transpose;
 
+pub(crate) use left::{Left, TransposedRows};
 pub(crate) use panels::{Panels, Source};
-pub(crate) use product::{Left, Output, Target, new_product, product};
+pub(crate) use product::{Output, Target, new_product, product};
+pub(crate) use right::Right;
 pub(crate) use round::{round, round_all, widen};
-pub(crate) use transpose::{Right, TransposedRows};
 
 /// Proof that this processor has the instructions that the kernels of this module need.
 #[derive(Clone, Copy, Debug)]

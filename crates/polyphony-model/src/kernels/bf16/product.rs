@@ -5,10 +5,10 @@ use std::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 use half::bf16;
 
 use super::{
-    Right,
+    Left, Right,
     panels::{Line, WIDTH, check},
 };
-use crate::kernels::{Cores, Number, for_each};
+use crate::kernels::{Cores, for_each};
 
 /// Rows whose sums are computed at once: with two registers of sums each they fill the registers.
 const MAX_TILE: usize = 12;
@@ -20,49 +20,29 @@ const CHUNK: usize = 1 << 16;
 /// Products with fewer multiplications than this are computed by one thread.
 const SMALL: usize = 1 << 18;
 
-/// The left operand of a product, `[rows, inner]`, read in pairs of adjacent inner indices.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Left<'a> {
-    pairs: *const u32,
-    rows: usize,
-    inner: usize,
-    /// The distance, in pairs, between two rows.
-    row_stride: usize,
-    values: PhantomData<&'a [bf16]>,
-}
-
-// SAFETY: it only reads what it borrows.
-unsafe impl Send for Left<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Left<'_> {}
-
-impl<'a> Left<'a> {
-    /// The rows of a matrix in row-major order, whose starts are `stride` apart.
-    ///
-    /// # Panics
-    /// If `inner` is odd, or the matrix does not lie within its slice.
-    pub(crate) fn rows(values: &'a [bf16], rows: usize, inner: usize, stride: usize) -> Self {
-        check(values.len(), rows, inner, stride);
-        assert!(inner.is_multiple_of(2), "rows are read in pairs");
-        assert!(
-            stride.is_multiple_of(2) || rows <= 1,
-            "every row starts with a pair"
-        );
-        Self {
-            pairs: values.as_ptr().cast(),
-            rows,
-            inner,
-            row_stride: stride / 2,
-            values: PhantomData,
-        }
-    }
-}
-
 /// Where a product is written, as rows of a matrix.
 #[derive(Debug)]
 pub(crate) enum Output<'a> {
     F32(&'a mut [f32]),
     Bf16(&'a mut [bf16]),
+}
+
+/// A type of numbers that a product writes.
+pub(crate) trait OutputNumber: Sized {
+    /// These numbers as an output.
+    fn output(values: &mut [Self]) -> Output<'_>;
+}
+
+impl OutputNumber for f32 {
+    fn output(values: &mut [Self]) -> Output<'_> {
+        Output::F32(values)
+    }
+}
+
+impl OutputNumber for bf16 {
+    fn output(values: &mut [Self]) -> Output<'_> {
+        Output::Bf16(values)
+    }
 }
 
 /// The result of a product, `factor · left · right`, plus what is added to it.
@@ -169,7 +149,7 @@ impl Target<'_> {
 ///
 /// # Panics
 /// If the sizes do not fit together.
-pub(crate) fn new_product<'a, T: Number>(
+pub(crate) fn new_product<'a, T: OutputNumber>(
     left: Left<'_>,
     right: impl Into<Right<'a>>,
     [bias, addend]: [&[f32]; 2],
