@@ -34,8 +34,8 @@ pub(crate) struct Workload {
     pub(crate) moments: MomentFormat,
 }
 
-/// The results. Times are medians over the steps, so that the first step, which also allocates the
-/// optimizers' moments, does not dominate.
+/// The results. Times are medians over the steps, so that the first two steps, which use new memory, do not
+/// dominate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Measurements {
     /// The median time of a step.

@@ -1,10 +1,10 @@
 //! The key-value cache of generation.
 //!
 //! A prompt's keys and values are stored once and shared by all responses sampled from it. A prefix
-//! that several prompts share is stored once for all of them; for the CPU's products in bfloat16, each
-//! prompt is also packed as a whole. Each response has a slot, which is
-//! allocated for the longest response allowed; the slot of a finished response is never touched
-//! again. All rows are at the same position of their response, since all start together.
+//! that several prompts share is stored once for all of them. On the CPU in bfloat16, each prompt is
+//! packed as a whole instead. Each response has a slot, which is allocated for the longest response
+//! allowed; the slot of a finished response is never touched again. All rows are at the same position
+//! of their response, since all start together.
 
 use std::ops::Range;
 

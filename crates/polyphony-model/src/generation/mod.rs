@@ -328,6 +328,7 @@ fn decode(
                 rows[0].push(token, config);
             });
         };
+        // `on_pass` may do anything, so threads do not wait awake for it.
         match on_cpu {
             true => kernels::with_team(pass),
             false => pass(),

@@ -5,7 +5,7 @@
 use half::bf16;
 
 use super::{
-    bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product, round, round_all},
+    bf16::{Bf16Unit, Left, Output, Panels, Source, Target, product, round_all},
     bf16_attention::VisibleScores,
     for_each_chunk,
     matrix::Cores,
@@ -162,6 +162,8 @@ impl PackedContext<'_> {
             let target = Target::new(Output::F32(sums), size).continued();
             product(of_response, &response.values, target, Cores::One);
         }
-        sums.into_iter().map(round).collect()
+        let mut output = vec![bf16::ZERO; sums.len()];
+        round_all(&sums, &mut output);
+        output
     }
 }

@@ -94,7 +94,8 @@ impl HostOp<2> for Bf16Logprobs {
         let upstream = &f32::slice(upstream)[..rows];
         let rounded = hidden.rounded();
         let hidden = PairedRows::new(Cow::Borrowed(&*rounded), rows, width);
-        let hidden_columns = Panels::of_columns(unit, Source::bf16(&rounded, rows, width, width));
+        let hidden_columns = needs_head
+            .then(|| Panels::of_columns(unit, Source::bf16(&rounded, rows, width, width)));
         let mut hidden_gradient = vec![0.0; if needs_hidden { rows * width } else { 0 }];
         let mut head_gradient = vec![0.0; if needs_head { vocabulary * width } else { 0 }];
         let (mut logits, mut gradient) = (Vec::new(), Vec::new());
@@ -124,12 +125,12 @@ impl HostOp<2> for Bf16Logprobs {
                     }
                 },
             );
-            if needs_head {
+            if let Some(hidden_columns) = &hidden_columns {
                 let gradient = Source::bf16(&gradient, rows, block.len(), stride);
                 let part = &mut head_gradient[block.start * width..block.end * width];
                 product(
                     TransposedRows::of(unit, gradient).left(),
-                    &hidden_columns,
+                    hidden_columns,
                     Target::new(Output::F32(part), width),
                     Cores::All,
                 );

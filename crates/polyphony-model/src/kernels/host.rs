@@ -19,7 +19,8 @@ use burn::{
     tensor::{DType, Shape, Tensor, TensorData},
 };
 use half::bf16;
-use rayon::prelude::*;
+
+use super::{for_each_chunk, vectorized};
 
 /// A float tensor in host memory.
 pub(crate) type HostTensor = FloatTensor<Flex>;
@@ -122,8 +123,9 @@ impl<'a> Values<'a> {
             Self::Bf16(values) => Cow::Borrowed(values),
             Self::F32(values) => {
                 let mut rounded = vec![bf16::ZERO; values.len()];
-                let chunks = rounded.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
-                chunks.for_each(|(rounded, values)| super::bf16::round_all(values, rounded));
+                for_each_chunk(&mut rounded, CHUNK, |index, rounded| {
+                    super::bf16::round_all(&values[index * CHUNK..], rounded);
+                });
                 Cow::Owned(rounded)
             }
         }
@@ -133,7 +135,21 @@ impl<'a> Values<'a> {
     pub(crate) fn widened(self) -> Cow<'a, [f32]> {
         match self {
             Self::F32(values) => Cow::Borrowed(values),
-            Self::Bf16(values) => values.iter().map(|value| value.widen()).collect(),
+            Self::Bf16(values) => {
+                let mut widened = vec![0.0; values.len()];
+                for_each_chunk(&mut widened, CHUNK, |index, widened| {
+                    vectorized(
+                        #[inline(always)]
+                        || {
+                            let values = values[index * CHUNK..].iter();
+                            for (slot, value) in widened.iter_mut().zip(values) {
+                                *slot = value.widen();
+                            }
+                        },
+                    );
+                });
+                Cow::Owned(widened)
+            }
         }
     }
 

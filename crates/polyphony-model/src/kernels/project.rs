@@ -11,6 +11,7 @@ use super::{
     host::{Buffer, HostOp, Number, Operand, SavedTensors, Values, apply, floats, host, operand},
     matrix::{Matrix, product},
 };
+
 /// The weight of a projection, `[O, I]`, and how products read it.
 #[derive(Clone, Debug)]
 pub(crate) struct Weight {
@@ -163,18 +164,20 @@ impl HostOp<2> for Project {
         upstream: Values<'_>,
         [needs_input, needs_weight]: [bool; 2],
     ) -> [Buffer; 2] {
-        let [input, weight] = inputs.map(Values::widened);
-        let (rows, outputs) = (input.len() / self.inner, weight.len() / self.inner);
-        let x = Matrix::new(&input, rows, self.inner, self.inner);
-        let w = Matrix::new(&weight, outputs, self.inner, self.inner);
+        let [input, weight] = inputs;
+        let [rows, outputs] = [input, weight].map(|values| values.len() / self.inner);
         let upstream = Matrix::new(f32::slice(upstream), rows, outputs, outputs);
-        let if_needed = |needed: bool, left, right| match needed {
-            true => Buffer::F32(product(left, right, 1.0)),
+        let gradient = |needed: bool, left, right: Values<'_>, rows| match needed {
+            true => {
+                let right = right.widened();
+                let right = Matrix::new(&right, rows, self.inner, self.inner);
+                Buffer::F32(product(left, right, 1.0))
+            }
             false => Buffer::NONE,
         };
         [
-            if_needed(needs_input, upstream, w),
-            if_needed(needs_weight, upstream.t(), x),
+            gradient(needs_input, upstream, weight, outputs),
+            gradient(needs_weight, upstream.t(), input, rows),
         ]
     }
 }

@@ -3,10 +3,12 @@
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::host::{
-    Buffer, HostOp, HostTensor, Number, SavedTensors, Values, apply, floats, host, operand,
+use super::{
+    host::{
+        Buffer, HostOp, HostTensor, Number, SavedTensors, Values, apply, floats, host, operand,
+    },
+    vectorized,
 };
-use super::vectorized;
 
 /// Rotates coordinate `i` of every head together with `i + S / 2`.
 ///

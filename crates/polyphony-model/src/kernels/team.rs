@@ -2,7 +2,8 @@
 //!
 //! A decoding pass consists of hundreds of short products, one after the other. Rayon hands each of them over to
 //! threads that may be asleep, which takes longer than some of the products. Within [`with_team`], the other
-//! threads of the pool therefore wait for work without sleeping.
+//! threads of the pool therefore wait for work without sleeping. Meanwhile they do no other work of rayon, so loops
+//! of rayon run on the leader alone until the helpers have left.
 
 use std::{
     cell::{Cell, UnsafeCell},
@@ -15,7 +16,7 @@ use std::{
 use rayon::prelude::*;
 
 /// A helper leaves a team that has no work for this long. Rayon may start a helper on top of other work of the same
-/// thread, for which the team's leader may be waiting.
+/// thread, for which the team's leader may be waiting. In a pool, only one team at a time is fast.
 const MAX_IDLE: Duration = Duration::from_millis(1);
 
 /// Polls between two looks at the clock, after which the processor is offered to other programs.
@@ -28,21 +29,30 @@ thread_local! {
 
 /// Calls `work` with every index below `count`, on all cores. Every index is handed out by itself.
 pub(crate) fn for_each(count: usize, work: impl Fn(usize) + Sync) {
-    let team = TEAM.get();
-    if team.is_null() {
-        let indices = (0..count).into_par_iter();
-        return indices.with_max_len(1).for_each(&work);
+    if count <= 1 {
+        return (0..count).for_each(work);
     }
     // SAFETY: `with_team` keeps the team until this thread no longer leads it.
-    unsafe { &*team }.run(count, &work);
+    match unsafe { TEAM.get().as_ref() } {
+        Some(team) if team.present.load(SeqCst) > 0 => team.run(count, &work),
+        // There is no team, or its helpers have not come yet or have left.
+        _ => {
+            let indices = (0..count).into_par_iter();
+            indices.with_max_len(1).for_each(&work);
+        }
+    }
 }
 
 /// Calls `work` with the index of every chunk and with the chunk itself, on all cores.
+///
+/// # Panics
+/// If chunks are empty but the slice is not.
 pub(crate) fn for_each_chunk<T: Send>(
     values: &mut [T],
     chunk: usize,
     work: impl Fn(usize, &mut [T]) + Sync,
 ) {
+    assert!(chunk > 0 || values.is_empty(), "chunks are not empty");
     struct Start<T>(*mut T);
     // SAFETY: each thread uses other chunks.
     unsafe impl<T: Send> Sync for Start<T> {}
@@ -107,8 +117,12 @@ struct Team {
     job: UnsafeCell<Option<Job>>,
     /// The next index that has not been handed out.
     next: AtomicUsize,
+    /// Helpers that wait for jobs or work.
+    present: AtomicUsize,
     /// Helpers that may be working on the job.
     active: AtomicUsize,
+    /// Whether a helper has panicked.
+    has_failed: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -134,7 +148,9 @@ impl Team {
             phase: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
             next: AtomicUsize::new(0),
+            present: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
+            has_failed: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         }
     }
@@ -149,12 +165,16 @@ impl Team {
         unsafe { *self.job.get() = Some(Job { work, count }) };
         self.next.store(0, SeqCst);
         // Work that calls `for_each` again finds no team.
-        let _running = Running {
-            team: self,
-            previous: TEAM.replace(std::ptr::null()),
-        };
+        TEAM.set(std::ptr::null());
+        let running = Running(self);
         self.phase.fetch_add(1, SeqCst);
         self.take_indices(count, work);
+        drop(running);
+        // Rayon reports this panic or the helper's own when the team ends.
+        assert!(
+            !self.has_failed.load(SeqCst),
+            "a thread panicked, so its work was not done"
+        );
     }
 
     fn take_indices(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
@@ -173,6 +193,8 @@ impl Team {
         if rayon::current_thread_index() == Some(self.leader) {
             return;
         }
+        self.present.fetch_add(1, SeqCst);
+        let _present = Present(self);
         let mut last = 0;
         let mut idle_since = Instant::now();
         let mut polls = 0;
@@ -210,24 +232,33 @@ impl Team {
     }
 }
 
+/// A helper that has not left.
+struct Present<'a>(&'a Team);
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.0.present.fetch_sub(1, SeqCst);
+    }
+}
+
 /// A helper that may be working.
 struct Active<'a>(&'a Team);
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.has_failed.store(true, SeqCst);
+        }
         self.0.active.fetch_sub(1, SeqCst);
     }
 }
 
 /// Ends a job when its leader is done, or panics.
-struct Running<'a> {
-    team: &'a Team,
-    previous: *const Team,
-}
+struct Running<'a>(&'a Team);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let Self { team, previous } = self;
+        let team = self.0;
         // Hands out nothing more, should the leader have panicked.
         team.next.store(usize::MAX / 2, SeqCst);
         team.phase.fetch_add(1, SeqCst);
@@ -239,7 +270,7 @@ impl Drop for Running<'_> {
                 thread::yield_now();
             }
         }
-        TEAM.set(*previous);
+        TEAM.set(team);
     }
 }
 
@@ -306,6 +337,55 @@ mod tests {
             pool.install(|| with_team(|| for_each(threads, wait)));
         }
         assert_eq!(most.into_inner(), threads);
+    }
+
+    /// The helpers have left, since the leader did something else for long.
+    #[test]
+    fn a_team_without_helpers_still_works_on_all_threads() {
+        let counts = counters(500);
+        let team = AtomicUsize::new(usize::MAX);
+        pool(3).install(|| {
+            with_team(|| {
+                let until = Instant::now() + Duration::from_secs(60);
+                // SAFETY: this thread leads the team.
+                let present =
+                    || unsafe { TEAM.get().as_ref() }.map_or(0, |team| team.present.load(SeqCst));
+                while present() > 0 && Instant::now() < until {
+                    thread::yield_now();
+                }
+                team.store(present(), SeqCst);
+                for_each(500, |index| {
+                    counts[index].fetch_add(1, SeqCst);
+                });
+            });
+        });
+        assert_eq!(team.into_inner(), 0);
+        assert!(counts.iter().all(|count| count.load(SeqCst) == 1));
+    }
+
+    #[test]
+    fn the_leader_does_not_go_on_after_a_helper_panicked() {
+        let pool = pool(3);
+        let went_on = AtomicBool::new(false);
+        let end = Instant::now() + Duration::from_secs(60);
+        let work = || {
+            let leader = rayon::current_thread_index();
+            let helper_works = AtomicBool::new(false);
+            // A helper may come late, or leave early on a busy machine.
+            while Instant::now() < end {
+                for_each(64, |_| {
+                    if rayon::current_thread_index() != leader {
+                        helper_works.store(true, SeqCst);
+                        panic!("bad index");
+                    }
+                    thread::yield_now();
+                });
+                went_on.store(helper_works.load(SeqCst), SeqCst);
+            }
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| pool.install(|| with_team(work))));
+        assert!(outcome.is_err());
+        assert!(!went_on.into_inner());
     }
 
     #[test]

@@ -282,3 +282,28 @@ proptest! {
         check_bf16!(actual, expected, [hidden, head]);
     }
 }
+
+/// Products with many rows use rayon, whose threads may be waiting in a team.
+#[test]
+fn products_in_a_team_are_the_same_with_any_number_of_threads() {
+    let number = |index: usize| ((index * 7919) % 1013) as f32 / 506.5 - 1.0;
+    let matrix = |rows: usize, columns: usize| {
+        let values: Vec<f32> = (0..rows * columns).map(number).collect();
+        Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), &Device::flex())
+    };
+    for rows in [3, 64] {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let product = || {
+                let weight = matrix(300, 200);
+                let once = super::project_floats(matrix(rows, 200), weight.clone());
+                let twice = super::project_floats(once.clone().narrow(1, 0, 200), weight);
+                (once + twice).into_data().try_into_vec::<f32>().unwrap()
+            };
+            pool.build().unwrap().install(|| super::with_team(product))
+        };
+        let one = run(1);
+        assert_eq!(one, run(2));
+        assert_eq!(one, run(5));
+    }
+}

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{
     Bf16Unit, Source,
-    panels::{Line, WIDTH, check},
+    panels::{Line, SMALL_LINES, WIDTH, check},
 };
 
 /// The left operand of a product, `[rows, inner]`, read in pairs of adjacent inner indices.
@@ -58,15 +58,12 @@ pub(crate) struct TransposedRows {
 }
 
 /// Numbers in a register.
-const NUMBERS: usize = 32;
-
-/// Operands with fewer registers are transposed where they are needed: handing them over would take longer.
-const SMALL: usize = 1 << 10;
+const PER_LINE: usize = size_of::<Line>() / size_of::<bf16>();
 
 impl TransposedRows {
     pub(crate) fn of(unit: Bf16Unit, source: Source<'_>) -> Self {
         let (rows, inner) = (source.columns(), source.rows());
-        let per_row = inner.div_ceil(NUMBERS);
+        let per_row = inner.div_ceil(PER_LINE);
         let mut lines = vec![Line([0; 16]); rows * per_row];
         let fill = |(group, lines): (usize, &mut [Line])| {
             #[cfg(target_arch = "x86_64")]
@@ -80,7 +77,7 @@ impl TransposedRows {
         };
         let _ = unit;
         let per_group = (WIDTH * per_row).max(1);
-        match lines.len() < SMALL {
+        match lines.len() <= SMALL_LINES {
             true => lines.chunks_mut(per_group).enumerate().for_each(fill),
             false => lines.par_chunks_mut(per_group).enumerate().for_each(fill),
         }
@@ -88,12 +85,12 @@ impl TransposedRows {
     }
 
     pub(crate) fn left(&self) -> Left<'_> {
-        let stride = self.inner.next_multiple_of(NUMBERS);
+        let stride = self.inner.next_multiple_of(PER_LINE);
         // SAFETY: the registers are that many numbers of 16 bits, all of which are valid.
         let values = unsafe {
             std::slice::from_raw_parts(
                 self.lines.as_ptr().cast::<bf16>(),
-                self.lines.len() * NUMBERS,
+                self.lines.len() * PER_LINE,
             )
         };
         Left::rows(values, self.rows, self.inner.next_multiple_of(2), stride)

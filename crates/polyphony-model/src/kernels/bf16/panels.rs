@@ -248,8 +248,7 @@ impl Panels {
         });
     }
 
-    /// As [`Panels::of_columns`], in the memory of these panels.
-    pub(crate) fn pack_columns(&mut self, source: Source<'_>) {
+    fn pack_columns(&mut self, source: Source<'_>) {
         self.pack(source.rows, source.columns, |panel, lines| {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as in `pack_rows`.
@@ -289,7 +288,7 @@ impl Panels {
 }
 
 /// The largest operand that one thread packs, in registers of 64 bytes.
-const SMALL_LINES: usize = 1 << 10;
+pub(super) const SMALL_LINES: usize = 1 << 10;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {

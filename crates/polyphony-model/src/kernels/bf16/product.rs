@@ -1,6 +1,6 @@
 //! The product of a matrix with panels.
 
-use std::{marker::PhantomData, mem::MaybeUninit, ops::Range};
+use std::{marker::PhantomData, ops::Range};
 
 use half::bf16;
 
@@ -29,19 +29,19 @@ pub(crate) enum Output<'a> {
 
 /// A type of numbers that a product writes.
 pub(crate) trait OutputNumber: Sized {
-    /// These numbers as an output.
-    fn output(values: &mut [Self]) -> Output<'_>;
+    /// Where the numbers of an output begin.
+    fn pointer(first: *mut Self) -> Pointer;
 }
 
 impl OutputNumber for f32 {
-    fn output(values: &mut [Self]) -> Output<'_> {
-        Output::F32(values)
+    fn pointer(first: *mut Self) -> Pointer {
+        Pointer::F32(first)
     }
 }
 
 impl OutputNumber for bf16 {
-    fn output(values: &mut [Self]) -> Output<'_> {
-        Output::Bf16(values)
+    fn pointer(first: *mut Self) -> Pointer {
+        Pointer::Bf16(first)
     }
 }
 
@@ -58,13 +58,11 @@ pub(crate) struct Target<'a> {
     /// Whether the sums start with the addend. Otherwise it is added to them at the end.
     starts_with_addend: bool,
     length: usize,
-    /// Whether the output holds numbers already.
-    is_initialized: bool,
     borrow: PhantomData<&'a mut [f32]>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Pointer {
+pub(crate) enum Pointer {
     F32(*mut f32),
     Bf16(*mut bf16),
 }
@@ -79,6 +77,11 @@ impl<'a> Target<'a> {
             Output::F32(values) => (Pointer::F32(values.as_mut_ptr()), values.len()),
             Output::Bf16(values) => (Pointer::Bf16(values.as_mut_ptr()), values.len()),
         };
+        Self::at(output, length, stride)
+    }
+
+    /// A target of `length` numbers, which may be uninitialized.
+    fn at(output: Pointer, length: usize, stride: usize) -> Self {
         Self {
             output,
             stride,
@@ -87,7 +90,6 @@ impl<'a> Target<'a> {
             addend: std::ptr::null(),
             starts_with_addend: false,
             length,
-            is_initialized: true,
             borrow: PhantomData,
         }
     }
@@ -118,10 +120,10 @@ impl<'a> Target<'a> {
     /// The product is added to what the output holds.
     ///
     /// # Panics
-    /// If the output is not made of 32-bit floats, or is new.
+    /// If the output is not made of 32-bit floats.
     pub(crate) fn accumulated(self) -> Self {
-        let (Pointer::F32(values), true) = (self.output, self.is_initialized) else {
-            panic!("sums are accumulated in 32 bits, in an output that has some")
+        let Pointer::F32(values) = self.output else {
+            panic!("sums are accumulated in 32 bits")
         };
         Self {
             addend: values,
@@ -157,12 +159,7 @@ pub(crate) fn new_product<'a, T: OutputNumber>(
     let right = right.into();
     let (columns, length) = (right.columns(), left.rows * right.columns());
     let mut output: Vec<T> = Vec::with_capacity(length);
-    let numbers: &mut [MaybeUninit<T>] = &mut output.spare_capacity_mut()[..length];
-    // SAFETY: `is_initialized` is false, so that the numbers are written before they are read.
-    let numbers =
-        unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast::<T>(), length) };
-    let mut target = Target::new(T::output(numbers), columns);
-    target.is_initialized = false;
+    let mut target = Target::at(T::pointer(output.as_mut_ptr()), length, columns);
     if !bias.is_empty() {
         target = target.plus_bias(bias);
     }
@@ -170,7 +167,7 @@ pub(crate) fn new_product<'a, T: OutputNumber>(
         target = target.plus(addend);
     }
     product(left, right, target, Cores::All);
-    // SAFETY: `product` has written every column of every row, which are all numbers.
+    // SAFETY: `product` has written every column of every row, which are all numbers; otherwise it has panicked.
     unsafe { output.set_len(length) };
     output
 }

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// The right operand of a product, `[inner, columns]`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Right<'a> {
     panels: &'a Panels,
     /// Some columns of the panels.
@@ -74,10 +74,7 @@ impl Right<'_> {
     pub(super) fn panel(&self, index: usize, buffer: &mut Vec<Line>) -> *const u32 {
         let first = self.part.start / WIDTH;
         if !self.is_transposed {
-            return match self.pairs() {
-                0 => std::ptr::null(),
-                _ => self.panels.panel(first + index),
-            };
+            return self.panels.panel(first + index);
         }
         buffer.resize(self.pairs() * LINES, Line([0; 16]));
         #[cfg(target_arch = "x86_64")]

@@ -281,6 +281,21 @@ fn large_products_equal_plain_loops() {
         );
         check_close(&output, &expected, SUM_ERROR).unwrap();
     }
+    // Enough for several threads, with an incomplete last group of columns and an odd inner dimension.
+    let (inner, rows, columns) = (1537, 70, 33);
+    let (left, right) = (
+        Strided::new(inner, rows, 0, 11),
+        Strided::new(inner, columns, 0, 12),
+    );
+    let panels = Panels::of_columns(unit, right.source());
+    let transposed = TransposedRows::of(unit, left.source());
+    let output: Vec<f32> = new_product(transposed.left(), &panels, [&[], &[]]);
+    let expected = reference(
+        [rows, inner, columns],
+        |r, k| left.at(k, r),
+        |k, c| right.at(k, c),
+    );
+    check_close(&output, &expected, SUM_ERROR).unwrap();
 }
 
 /// Infinities and NaN reach the rows and columns that they belong to, and no others; denormal numbers count as
