@@ -299,10 +299,7 @@ fn a_checkpoint_may_have_more_or_fewer_keys() {
 #[test]
 fn auto_is_recorded_and_a_run_in_bfloat16_is_resumed_exactly() {
     let dir = test_dir();
-    let settings = ["precision=Auto", "checkpoints.keep=9"].map(|change| ["--set", change]);
-    let train = ["train", "recipe.ron", "--run-dir", "run"];
-    dir.succeed(&[&train[..], settings.as_flattened()].concat());
-    check_learned(&dir, "run");
+    train_with(&dir, "precision=Auto");
     let recipe = dir.read("run/recipe.ron");
     #[cfg(target_arch = "x86_64")]
     let has_bf16 = std::arch::is_x86_feature_detected!("avx512bf16");
@@ -314,22 +311,30 @@ fn auto_is_recorded_and_a_run_in_bfloat16_is_resumed_exactly() {
         "precision: F32,"
     };
     assert!(recipe.contains(chosen), "{recipe}");
-    let whole = RunRecords::read(&dir, "run");
-    dir.succeed(&["resume", "run", "--from", "step-000003"]);
-    RunRecords::read(&dir, "run").check(&whole, "from step 3");
+    check_resumed_from_step_3(&dir);
 }
 
 /// The updates after step 3 begin with the moments in its checkpoint.
 #[test]
 fn moments_of_8_bits_are_restored_exactly() {
     let dir = test_dir();
-    let settings = ["updates.moments=Int8", "checkpoints.keep=9"].map(|change| ["--set", change]);
+    train_with(&dir, "updates.moments=Int8");
+    check_resumed_from_step_3(&dir);
+}
+
+/// Trains with a changed setting and keeps all checkpoints.
+fn train_with(dir: &TestDir, setting: &str) {
+    let settings = [setting, "checkpoints.keep=9"].map(|change| ["--set", change]);
     let train = ["train", "recipe.ron", "--run-dir", "run"];
     dir.succeed(&[&train[..], settings.as_flattened()].concat());
-    check_learned(&dir, "run");
-    let whole = RunRecords::read(&dir, "run");
+    check_learned(dir, "run");
+}
+
+/// Resumes from an earlier step, and compares the result with the run as it was.
+fn check_resumed_from_step_3(dir: &TestDir) {
+    let whole = RunRecords::read(dir, "run");
     dir.succeed(&["resume", "run", "--from", "step-000003"]);
-    RunRecords::read(&dir, "run").check(&whole, "from step 3");
+    RunRecords::read(dir, "run").check(&whole, "from step 3");
 }
 
 #[test]

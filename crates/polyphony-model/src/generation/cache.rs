@@ -73,9 +73,6 @@ impl Attention for PrefillAttention {
 /// The responses' keys and values, and the prompts they continue.
 #[derive(Debug)]
 pub(crate) struct DecodeAttention {
-    /// Empty if the prompts are packed.
-    caches: Vec<PromptCache>,
-    prompts: Vec<CachedPrompt>,
     /// For each row the prompt that it continues; rows of one prompt are adjacent.
     prompt_of: Vec<usize>,
     /// For each row the slot with its keys and values, in rising order.
@@ -88,8 +85,13 @@ pub(crate) struct DecodeAttention {
 /// The keys and values of all layers.
 #[derive(Debug)]
 enum Layers {
-    /// One pair per layer, each `[C, K, N, S]`: `C` slots, `N` tokens of the longest response.
-    Tensors(Vec<(Tensor<4>, Tensor<4>)>),
+    /// As tensors.
+    Tensors {
+        caches: Vec<PromptCache>,
+        prompts: Vec<CachedPrompt>,
+        /// One pair per layer, each `[C, K, N, S]`: `C` slots, `N` tokens of the longest response.
+        slots: Vec<(Tensor<4>, Tensor<4>)>,
+    },
     /// Packed for the CPU's products in bfloat16.
     Packed(Vec<PackedLayer>),
 }
@@ -152,7 +154,7 @@ impl PackedLayer {
 
 impl DecodeAttention {
     pub(crate) fn new(
-        mut caches: Vec<PromptCache>,
+        caches: Vec<PromptCache>,
         prompts: Vec<CachedPrompt>,
         prompt_of: Vec<usize>,
         longest: usize,
@@ -169,20 +171,19 @@ impl DecodeAttention {
         // On other devices the cache is not in host memory, so nothing is packed.
         let unit = Bf16Unit::detect().filter(|_| model.precision() == Precision::Bf16);
         let layers = match unit.and_then(packed) {
-            Some(layers) => {
-                caches.clear();
-                Layers::Packed(layers)
-            }
+            Some(layers) => Layers::Packed(layers),
             None => {
                 let shape = [prompt_of.len(), config.kv_heads, longest, config.head_size];
                 let (device, dtype) = (model.device(), model.precision().dtype());
                 let empty = || Tensor::zeros(shape, (&device, dtype));
-                Layers::Tensors((0..config.layers).map(|_| (empty(), empty())).collect())
+                Layers::Tensors {
+                    caches,
+                    prompts,
+                    slots: (0..config.layers).map(|_| (empty(), empty())).collect(),
+                }
             }
         };
         Self {
-            caches,
-            prompts,
             slot_of: (0..prompt_of.len()).collect(),
             prompt_of,
             layers,
@@ -307,8 +308,12 @@ impl Attention for DecodeAttention {
         let kv_heads = keys.dims()[1];
         let per_group = heads / kv_heads;
         let filled = self.filled + 1;
-        let (key_slots, value_slots) = match &mut self.layers {
-            Layers::Tensors(layers) => &mut layers[layer],
+        let (caches, prompts, slots) = match &mut self.layers {
+            Layers::Tensors {
+                caches,
+                prompts,
+                slots,
+            } => (caches, prompts, slots),
             Layers::Packed(layers) => {
                 let rows: Vec<(usize, usize)> = self
                     .prompt_of
@@ -319,6 +324,7 @@ impl Attention for DecodeAttention {
                 return layers[layer].attend(&rows, window, [queries, keys, values]);
             }
         };
+        let (key_slots, value_slots) = &mut slots[layer];
         write(key_slots, &self.slot_of, self.filled, keys);
         write(value_slots, &self.slot_of, self.filled, values);
         if let Some(attended) = attend_on_host(
@@ -328,8 +334,8 @@ impl Attention for DecodeAttention {
             (filled, window),
             (&self.prompt_of, &self.slot_of),
             |prompt| {
-                let CachedPrompt { cache, path } = &self.prompts[prompt];
-                (&self.caches[*cache].layers[layer], path.as_slice())
+                let CachedPrompt { cache, path } = &prompts[prompt];
+                (&caches[*cache].layers[layer], path.as_slice())
             },
         ) {
             return attended;
@@ -341,8 +347,8 @@ impl Attention for DecodeAttention {
         let response_scores = queries.clone().matmul(response_keys.swap_dims(2, 3));
         let mut outputs = Vec::with_capacity(groups.len());
         for (prompt, range) in groups {
-            let CachedPrompt { cache, path } = &self.prompts[prompt];
-            let (keys, values) = &self.caches[*cache].layers[layer];
+            let CachedPrompt { cache, path } = &prompts[prompt];
+            let (keys, values) = &caches[*cache].layers[layer];
             let [prompt_keys, prompt_values] =
                 [keys, values].map(|packed| gather_path(packed, path));
             let (n, length) = (range.len(), prompt_keys.dims()[1]);

@@ -118,9 +118,7 @@ fn tokens_and_log_probabilities_are_the_same_with_any_number_of_threads() {
         let prompts = prompts();
         let config = config(Sampling::default(), 12, many_stop_tokens());
         let [one, two, five] = [1, 2, 5].map(|threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-            let pool = pool.build().unwrap();
-            pool.install(|| run(&model, &groups(&prompts, 9), &config))
+            kernels::thread_pool(threads).install(|| run(&model, &groups(&prompts, 9), &config))
         });
         assert_eq!(one, two);
         assert_eq!(one, five);

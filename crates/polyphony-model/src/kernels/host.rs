@@ -141,10 +141,7 @@ impl<'a> Values<'a> {
                     vectorized(
                         #[inline(always)]
                         || {
-                            let values = values[index * CHUNK..].iter();
-                            for (slot, value) in widened.iter_mut().zip(values) {
-                                *slot = value.widen();
-                            }
+                            bf16::floats(&values[index * CHUNK..], widened);
                         },
                     );
                 });

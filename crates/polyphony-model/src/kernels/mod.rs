@@ -37,6 +37,8 @@ pub(crate) use packing::{Packing, Segment};
 pub(crate) use project::{ProjectionOutput, Weight, WeightFormat, project, project_floats};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rotate::rotate;
+#[cfg(test)]
+pub(crate) use team::thread_pool;
 pub(crate) use team::{for_each, for_each_chunk, with_team};
 pub(crate) use token_logprobs::{CHUNK_LOGITS, token_logprobs};
 pub use vectorized::vectorized;

@@ -35,7 +35,7 @@ pub(crate) fn for_each(count: usize, work: impl Fn(usize) + Sync) {
     // SAFETY: `with_team` keeps the team until this thread no longer leads it.
     match unsafe { TEAM.get().as_ref() } {
         Some(team) if team.present.load(SeqCst) > 0 => team.run(count, &work),
-        // There is no team, or its helpers have not come yet or have left.
+        // There is no team, or it has no helpers at the moment.
         _ => {
             let indices = (0..count).into_par_iter();
             indices.with_max_len(1).for_each(&work);
@@ -107,13 +107,12 @@ impl Drop for Leading<'_> {
 }
 
 /// The threads that work on one job after the other.
-#[derive(Debug)]
 struct Team {
     /// The leader's index in the pool.
     leader: usize,
     /// Twice the number of jobs so far, minus 1 while there is one.
     phase: AtomicUsize,
-    /// Set while there is no job, read while there is one.
+    /// Written between jobs, read during a job.
     job: UnsafeCell<Option<Job>>,
     /// The next index that has not been handed out.
     next: AtomicUsize,
@@ -130,12 +129,6 @@ struct Team {
 struct Job {
     work: *const (dyn Fn(usize) + Sync),
     count: usize,
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Job of {}", self.count)
-    }
 }
 
 // SAFETY: the leader writes `job` only between jobs, when no helper reads it, and work is `Sync`.
@@ -161,7 +154,7 @@ impl Team {
         let work = unsafe {
             std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(work)
         };
-        // SAFETY: there is no job, so helpers do not read it.
+        // SAFETY: no job is running, so no helper reads it.
         unsafe { *self.job.get() = Some(Job { work, count }) };
         self.next.store(0, SeqCst);
         // Work that calls `for_each` again finds no team.
@@ -187,7 +180,7 @@ impl Team {
         }
     }
 
-    /// Works on jobs until the leader is done, or there is no job for long.
+    /// Works on jobs until the leader is done, or until no job has come for [`MAX_IDLE`].
     fn help(&self) {
         // Rayon may let the leader run this while it waits for other work.
         if rayon::current_thread_index() == Some(self.leader) {
@@ -206,13 +199,8 @@ impl Team {
                 idle_since = Instant::now();
                 continue;
             }
-            hint::spin_loop();
-            polls += 1;
-            if polls % POLLS == 0 {
-                if idle_since.elapsed() > MAX_IDLE {
-                    return;
-                }
-                thread::yield_now();
+            if pause(&mut polls) && idle_since.elapsed() > MAX_IDLE {
+                return;
             }
         }
     }
@@ -264,14 +252,28 @@ impl Drop for Running<'_> {
         team.phase.fetch_add(1, SeqCst);
         let mut polls = 0;
         while team.active.load(SeqCst) > 0 {
-            hint::spin_loop();
-            polls += 1;
-            if polls % POLLS == 0 {
-                thread::yield_now();
-            }
+            pause(&mut polls);
         }
         TEAM.set(team);
     }
+}
+
+/// Waits briefly between two polls. Returns whether this offered the processor to other programs.
+fn pause(polls: &mut usize) -> bool {
+    hint::spin_loop();
+    *polls += 1;
+    let has_yielded = polls.is_multiple_of(POLLS);
+    if has_yielded {
+        thread::yield_now();
+    }
+    has_yielded
+}
+
+/// A pool with this many threads.
+#[cfg(test)]
+pub(crate) fn thread_pool(threads: usize) -> rayon::ThreadPool {
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    builder.build().unwrap()
 }
 
 #[cfg(test)]
@@ -282,11 +284,6 @@ mod tests {
     };
 
     use super::*;
-
-    fn pool(threads: usize) -> rayon::ThreadPool {
-        let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        builder.build().unwrap()
-    }
 
     fn counters(count: usize) -> Vec<AtomicU32> {
         (0..count).map(|_| AtomicU32::new(0)).collect()
@@ -304,7 +301,7 @@ mod tests {
                     assert!(counts.iter().all(|count| count.load(SeqCst) == 1), "{job}");
                 }
             };
-            pool(threads).install(|| with_team(work));
+            thread_pool(threads).install(|| with_team(work));
         }
         // From a thread outside of any pool, and without a team.
         let sums = counters(100);
@@ -332,7 +329,7 @@ mod tests {
             }
             working.fetch_sub(1, SeqCst);
         };
-        let pool = pool(threads);
+        let pool = thread_pool(threads);
         while most.load(SeqCst) < threads && Instant::now() < end {
             pool.install(|| with_team(|| for_each(threads, wait)));
         }
@@ -344,7 +341,7 @@ mod tests {
     fn a_team_without_helpers_still_works_on_all_threads() {
         let counts = counters(500);
         let team = AtomicUsize::new(usize::MAX);
-        pool(3).install(|| {
+        thread_pool(3).install(|| {
             with_team(|| {
                 let until = Instant::now() + Duration::from_secs(60);
                 // SAFETY: this thread leads the team.
@@ -365,7 +362,7 @@ mod tests {
 
     #[test]
     fn the_leader_does_not_go_on_after_a_helper_panicked() {
-        let pool = pool(3);
+        let pool = thread_pool(3);
         let went_on = AtomicBool::new(false);
         let end = Instant::now() + Duration::from_secs(60);
         let work = || {
@@ -394,7 +391,7 @@ mod tests {
         let count = |index: usize| {
             counts[index].fetch_add(1, SeqCst);
         };
-        pool(3).install(|| {
+        thread_pool(3).install(|| {
             with_team(|| {
                 for_each(6, |outer| for_each(5, |inner| count(5 * outer + inner)));
                 (30..60).into_par_iter().for_each(count);
@@ -409,20 +406,22 @@ mod tests {
     fn chunks_cover_the_slice() {
         let mut values = vec![0; 23];
         let fill = |index: usize, chunk: &mut [usize]| chunk.fill(index + 1);
-        pool(2).install(|| with_team(|| for_each_chunk(&mut values, 5, fill)));
+        thread_pool(2).install(|| with_team(|| for_each_chunk(&mut values, 5, fill)));
         assert!(
             values
                 .iter()
                 .enumerate()
                 .all(|(at, value)| *value == at / 5 + 1)
         );
-        for_each_chunk(&mut [0u8; 0], 0, |_, _| unreachable!("there is no chunk"));
+        for_each_chunk(&mut [0u8; 0], 0, |_, _| {
+            unreachable!("an empty slice has no chunks")
+        });
     }
 
     #[test]
     fn a_panic_ends_the_team_and_is_passed_on() {
         for bad in [0, 700] {
-            let pool = pool(3);
+            let pool = thread_pool(3);
             let work = || for_each(1000, |index| assert_ne!(index, bad, "bad index"));
             let outcome = catch_unwind(AssertUnwindSafe(|| pool.install(|| with_team(work))));
             assert!(outcome.is_err());

@@ -293,14 +293,13 @@ fn products_in_a_team_are_the_same_with_any_number_of_threads() {
     };
     for rows in [3, 64] {
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             let product = || {
                 let weight = matrix(300, 200);
                 let once = super::project_floats(matrix(rows, 200), weight.clone());
                 let twice = super::project_floats(once.clone().narrow(1, 0, 200), weight);
                 (once + twice).into_data().try_into_vec::<f32>().unwrap()
             };
-            pool.build().unwrap().install(|| super::with_team(product))
+            super::thread_pool(threads).install(|| super::with_team(product))
         };
         let one = run(1);
         assert_eq!(one, run(2));

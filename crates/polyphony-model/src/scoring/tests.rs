@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     LoraConfig, ModelFiles, Precision, TensorSpec,
     architectures::TINY_MODELS,
-    kernels::{Weight, host},
+    kernels::{Weight, host, thread_pool},
     network::attention::PackedAttention,
 };
 
@@ -125,8 +125,7 @@ fn gradients_are_the_same_with_any_number_of_threads() {
         for model in [Some(model), rounded].into_iter().flatten() {
             for activations in [Activations::Keep, Activations::Recompute] {
                 let [one, two, five] = [1, 2, 5].map(|threads| {
-                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-                    pool.build().unwrap().install(|| {
+                    thread_pool(threads).install(|| {
                         let scored = ScoredGroup::new(&model, &group, 0.7, activations).unwrap();
                         let logprobs = scored.logprobs().to_vec();
                         let gradients = scored.backward(weights.clone()).into_vec().into_iter();

@@ -3,11 +3,10 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::{
     Bf16Unit, Source,
-    panels::{Line, SMALL_LINES, WIDTH, check},
+    panels::{Line, WIDTH, check, fill_parts},
 };
 
 /// The left operand of a product, `[rows, inner]`, read in pairs of adjacent inner indices.
@@ -65,7 +64,7 @@ impl TransposedRows {
         let (rows, inner) = (source.columns(), source.rows());
         let per_row = inner.div_ceil(PER_LINE);
         let mut lines = vec![Line([0; 16]); rows * per_row];
-        let fill = |(group, lines): (usize, &mut [Line])| {
+        let fill = |group: usize, lines: &mut [Line]| {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `unit` proves that the processor has the instructions; the source was checked to lie
             // within its slice, and `lines` has `per_row` registers for each of these columns.
@@ -76,11 +75,7 @@ impl TransposedRows {
             unreachable!("{unit:?} does not exist: {group}, {}", lines.len());
         };
         let _ = unit;
-        let per_group = (WIDTH * per_row).max(1);
-        match lines.len() <= SMALL_LINES {
-            true => lines.chunks_mut(per_group).enumerate().for_each(fill),
-            false => lines.par_chunks_mut(per_group).enumerate().for_each(fill),
-        }
+        fill_parts(&mut lines, (WIDTH * per_row).max(1), fill);
         Self { lines, rows, inner }
     }
 

@@ -1,9 +1,9 @@
 //! The packed operand of a product.
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::Bf16Unit;
+use crate::kernels::for_each_chunk;
 
 /// Columns of a panel.
 pub(super) const WIDTH: usize = 32;
@@ -273,22 +273,24 @@ impl Panels {
         if length == 0 {
             return;
         }
-        // Small operands are packed where they are needed: handing them over would take longer.
-        if length <= SMALL_LINES {
-            for (panel, lines) in self.lines.chunks_exact_mut(per_panel).enumerate() {
-                fill(panel, lines);
-            }
-            return;
-        }
-        self.lines
-            .par_chunks_exact_mut(per_panel)
-            .enumerate()
-            .for_each(|(panel, lines)| fill(panel, lines));
+        fill_parts(&mut self.lines, per_panel, fill);
     }
 }
 
-/// The largest operand that one thread packs, in registers of 64 bytes.
-pub(super) const SMALL_LINES: usize = 1 << 10;
+/// The largest operand that one thread packs, in registers of 64 bytes. To hand it over would take longer.
+const SMALL_LINES: usize = 1 << 10;
+
+/// Calls `fill` with the index of every part and its registers.
+pub(super) fn fill_parts(
+    lines: &mut [Line],
+    part: usize,
+    fill: impl Fn(usize, &mut [Line]) + Sync,
+) {
+    match lines.len() <= SMALL_LINES {
+        true => (lines.chunks_mut(part).enumerate()).for_each(|(index, lines)| fill(index, lines)),
+        false => for_each_chunk(lines, part, fill),
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {

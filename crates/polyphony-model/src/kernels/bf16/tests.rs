@@ -4,7 +4,7 @@ use half::bf16;
 use proptest::prelude::*;
 
 use super::*;
-use crate::kernels::Cores;
+use crate::kernels::{Cores, thread_pool};
 
 /// `None` on processors without the instructions, on which there is nothing to test.
 fn unit() -> Option<Bf16Unit> {
@@ -217,8 +217,7 @@ proptest! {
             product(left, &panels, Target::new(Output::F32(&mut output), columns), cores);
             output
         };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let together = pool.install(|| run(&left, Cores::All));
+        let together = thread_pool(threads).install(|| run(&left, Cores::All));
         for (row, expected) in left.chunks_exact(inner).zip(together.chunks_exact(columns)) {
             prop_assert_eq!(run(row, Cores::One), expected);
         }
