@@ -17,6 +17,8 @@ mod interruption;
 mod library;
 mod once;
 mod processes;
+#[cfg(feature = "mpi")]
+mod ranks;
 mod reports;
 mod resume;
 mod shipped_recipes;

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Counter, EnvironmentError, JointAction, Observation, Reward, Role, Split, Task, Turn};
 
 /// A cooperative task for a team of language models.
@@ -74,7 +76,7 @@ pub trait Environment: Send + Sync {
 }
 
 /// The outcome of a joint action.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// What the joint action earned.
     pub reward: Reward,
@@ -83,7 +85,7 @@ pub struct Outcome {
 }
 
 /// How an episode continues after a turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Next {
     /// It is over.
     End,

@@ -1,5 +1,7 @@
 //! The reward of a joint action.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 /// The reward of a joint action: one reward that all roles share, or one per role. Each is the sum of named
@@ -93,6 +95,20 @@ impl Reward {
             Form::Shared { .. } => None,
             Form::PerRole { per_role } => Some(per_role.len()),
         }
+    }
+
+    /// The reward of some of the roles. A reward that all roles share stays the same.
+    ///
+    /// # Panics
+    /// If there is one reward per role, but none for these roles.
+    #[must_use]
+    pub fn of_roles(&self, roles: Range<usize>) -> Self {
+        Self(match &self.0 {
+            Form::Shared { .. } => self.0.clone(),
+            Form::PerRole { per_role } => Form::PerRole {
+                per_role: per_role[roles].to_vec(),
+            },
+        })
     }
 
     /// The sum of the parts. With one reward per role, it is the mean over the roles.
@@ -224,6 +240,11 @@ mod tests {
         fn mean_parts_of_roles_sum_to_the_mean_total(roles in prop::collection::vec(parts(), 1..5)) {
             let reward = Reward::per_role(roles.clone());
             prop_assert_eq!(reward.role_count(), Some(roles.len()));
+            for first in 0..roles.len() {
+                let some = reward.of_roles(first..roles.len());
+                prop_assert_eq!(some.role_count(), Some(roles.len() - first));
+                prop_assert_eq!(some.total_of(0), reward.total_of(first));
+            }
             let totals: f64 = (0..roles.len()).map(|role| reward.total_of(role)).sum();
             prop_assert!((reward.total() - totals / roles.len() as f64).abs() < 1e-12);
             let parts: f64 = reward.parts().map(|(_, value)| value).sum();

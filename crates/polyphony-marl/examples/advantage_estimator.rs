@@ -151,7 +151,7 @@ fn rank_advantages(credits: &[f64]) -> Vec<f64> {
 fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(rank_advantages(&[0.5, 9.0, 0.5]), [-0.5, 1.0, -0.5]);
     let game = Complement::new();
-    let mut agents = team(&game);
+    let mut team = team(&game);
     let config = TrainingConfig {
         seed: 1,
         steps: 60,
@@ -168,13 +168,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
     };
     let settings = RankEstimator::default();
-    let mut algorithm = settings.build(&agents, &EnvironmentSpec::of(&game), &config)?;
+    let mut algorithm = settings.build(&team, &EnvironmentSpec::of(&game), &config)?;
     let tasks = [("aaaa", "1"), ("zzzz", "3")]
         .map(|(call, sum)| Task::new(call, [("call", call), ("sum", sum)]));
-    let tasks = start_tasks(&agents, &game, tasks.into(), &config)?;
+    let tasks = start_tasks(&team, &game, tasks.into(), &config)?;
     for step in 0..config.steps {
         let result = train_step(
-            &mut agents,
+            &mut team,
             algorithm.as_mut(),
             &game,
             tasks.batch(&[0, 1]),

@@ -19,8 +19,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings, EnvironmentSpec, LongPrompts, Magrpo, TextCodec, TrainingConfig,
-    Updates, start_tasks, train_step,
+    Agent, AlgorithmSettings, EnvironmentSpec, LongPrompts, Magrpo, Team, TextCodec,
+    TrainingConfig, Updates, start_tasks, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles, Sampling};
 
@@ -86,20 +86,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(directory) => PathBuf::from(directory),
         None => tiny_model(folder.path())?,
     };
-    let mut agents = team(&model, &environment)?;
+    let mut team = team(&model, &environment)?;
     let config = config();
     let magrpo = Magrpo {
         samples: 8,
         ..Magrpo::default()
     };
-    let mut algorithm = magrpo.build(&agents, &EnvironmentSpec::of(&environment), &config)?;
+    let mut algorithm = magrpo.build(&team, &EnvironmentSpec::of(&environment), &config)?;
 
     // Every step plays all tasks; a larger data set would be spread over the steps.
-    let tasks = start_tasks(&agents, &environment, tasks, &config)?;
+    let tasks = start_tasks(&team, &environment, tasks, &config)?;
     let all: Vec<usize> = (0..tasks.len()).collect();
     for step in 0..STEPS {
         let result = train_step(
-            &mut agents,
+            &mut team,
             algorithm.as_mut(),
             &environment,
             tasks.batch(&all),
@@ -122,7 +122,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// One agent per role. Copies share their weights' memory until one of them learns.
-fn team(model: &Path, environment: &NumberPlate) -> Result<Vec<Agent>, Box<dyn Error>> {
+fn team(model: &Path, environment: &NumberPlate) -> Result<Team, Box<dyn Error>> {
     let files = ModelFiles::open(model)?;
     let model = LanguageModel::load(&files, &Device::flex())?;
     let codec = Arc::new(TextCodec {

@@ -35,6 +35,7 @@ use crate::{
         Progress, StepContext,
     },
     config::{ConfigError, TrainingConfig, at_least_one, check, fraction, learning_rate, positive},
+    for_each_group::for_each_group,
     learners::Learners,
     memory::FLOAT_BYTES,
     metrics::update_metrics,
@@ -46,9 +47,9 @@ use crate::{
     saved_state::{AlgorithmState, SavedState},
     state::prefix,
     stream::{to_stream_key_field, weights_key},
-    team::update_each,
     tree::{Branch, JointMode, MAX_SAMPLES, Node, RoleGroup, SamplingPlan},
     update::{HiddenStates, Learner, StepOutcome, UpdateReport, gradient_step},
+    update_each::update_each,
 };
 
 mod loss;
@@ -248,7 +249,10 @@ impl AlgorithmSettings for IndependentActorCritic {
         self.validate_for(spec)?;
         let heads = agents.iter().enumerate().map(|(index, agent)| {
             let width = agent.model.config().hidden_size;
-            let key = weights_key(config.seed, to_stream_key_field("agents", index)?);
+            let key = weights_key(
+                config.seed,
+                to_stream_key_field("agents", spec.first_agent + index)?,
+            );
             Ok(ValueHead::new(self.value_head, width, key))
         });
         Ok(Box::new(Trainer {
@@ -286,7 +290,7 @@ impl Algorithm for Trainer {
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
         let (team_size, roles, settings) = (agents.len(), &step.spec.roles, &self.settings);
-        score_references(&self.references, rollout, step.config.temperature())?;
+        score_references(agents, &self.references, rollout, step.config.temperature())?;
         assign_values(agents, &self.heads, rollout)?;
         rollout.assign_advantages(|node, role| settings.advantages(node, role))?;
         self.learners.add_to_buffers(rollout, step.spec);
@@ -351,12 +355,13 @@ fn assign_values(
     heads: &[ValueHead],
     rollout: &mut Rollout,
 ) -> Result<(), MarlError> {
-    for groups in rollout.groups_mut() {
-        for (role, group) in groups.iter_mut().enumerate() {
-            let index = agent_of_role(agents.len(), role);
-            let state = last_hidden_state(&agents[index].model, &group.history.tokens)?;
-            group.value = Some(heads[index].forward(&state).value);
-        }
+    let value = |role: usize, group: &RoleGroup| {
+        let index = agent_of_role(agents.len(), role);
+        let state = last_hidden_state(&agents[index].model, &group.history.tokens)?;
+        Ok(heads[index].forward(&state).value)
+    };
+    for (group, value) in for_each_group(agents, rollout, value)? {
+        group.value = Some(value);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use polyphony_model::{
     encode_conversation,
 };
 
-use crate::{MarlError, tree::History};
+use crate::{MarlError, ranks::RankGroup, tree::History};
 
 /// How an agent's text is turned into token ids and back.
 #[derive(Debug)]
@@ -31,13 +31,25 @@ pub struct Agent {
     pub model: LanguageModel,
     /// How text is turned into token ids and back; agents that start from the same model share it.
     pub codec: Arc<TextCodec>,
+    /// The ranks that hold copies of this agent, and train it together.
+    pub(crate) replicas: RankGroup,
 }
 
 impl Agent {
     /// An agent from its parts.
     pub fn new(name: impl Into<String>, model: LanguageModel, codec: Arc<TextCodec>) -> Self {
-        let name = name.into();
-        Self { name, model, codec }
+        Self {
+            name: name.into(),
+            model,
+            codec,
+            replicas: RankGroup::default(),
+        }
+    }
+
+    /// The ranks that hold copies of this agent, and train it together; only this one unless the team is on
+    /// [several ranks](crate::Team::on_ranks).
+    pub fn replicas(&self) -> &RankGroup {
+        &self.replicas
     }
 
     /// Refuses a history that leaves no room in the context for a response of `new` tokens.
@@ -66,17 +78,6 @@ impl Agent {
 /// The index of the agent that plays a role. A team has one agent per role, or one agent for all roles.
 pub fn agent_of_role(agents: usize, role: usize) -> usize {
     if agents == 1 { 0 } else { role }
-}
-
-/// Refuses a team that has neither one agent per role nor one for all roles.
-pub(crate) fn check_team(agents: &[Agent], roles: &[Role]) -> Result<(), MarlError> {
-    match agents.len() == 1 || agents.len() == roles.len() {
-        true => Ok(()),
-        false => Err(MarlError::TeamSize {
-            roles: roles.len(),
-            agents: agents.len(),
-        }),
-    }
 }
 
 /// The roles that the agent at `index` plays: the inverse of [`agent_of_role`].

@@ -27,9 +27,15 @@ pub trait Algorithm: Send {
     /// Learns from one step's rollout, and returns metrics with their units and meanings. If it writes
     /// advantages to the samples of `rollout`, the caller adds metrics about them.
     ///
+    /// If several ranks train the team, `agents` are those of this rank, and `rollout` and `step.spec` have only the roles
+    /// that these agents play. The groups of `rollout` are recorded with what this function adds to them; other
+    /// changes stay on this rank.
+    ///
     /// # Errors
     /// If an update fails. Other agents may have been updated by then; the agent whose update failed keeps
-    /// the weights of its last gradient step.
+    /// the weights of its last gradient step. If agents have replicas, all of them must fail together: an error that
+    /// only one of them can have, such as that of a file, must be shared with
+    /// [`RankGroup::agree`](crate::RankGroup::agree) on [`Agent::replicas`].
     fn learn(
         &mut self,
         agents: &mut [Agent],
@@ -75,6 +81,12 @@ pub trait AlgorithmSettings {
     /// and the discount of evaluations. Steps use [`Algorithm::sampling_plan`].
     fn sampling_plan(&self) -> SamplingPlan;
 
+    /// Whether the algorithm must see all agents and all roles, for example because a critic reads the histories of all.
+    /// Then the agents cannot be spread over several ranks, although they can have replicas.
+    fn needs_whole_team(&self) -> bool {
+        false
+    }
+
     /// The memory that the algorithm needs for one agent, besides the agent's weights.
     fn memory(&self, agent: &AgentSpec, config: &TrainingConfig) -> AlgorithmMemory;
 
@@ -95,10 +107,13 @@ pub trait AlgorithmSettings {
 /// What an algorithm knows about the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvironmentSpec {
-    /// The names of the roles.
+    /// The names of the roles that the agents play. If agents are spread over several ranks, an algorithm sees
+    /// only the agents of its rank, and only their roles.
     pub roles: Vec<String>,
     /// The maximum number of turns of an episode.
     pub horizon: usize,
+    /// The index of the first of the agents in the whole team, from which keys of random streams are made.
+    pub first_agent: usize,
 }
 
 impl EnvironmentSpec {
@@ -108,6 +123,7 @@ impl EnvironmentSpec {
         Self {
             roles: roles.map(|role| role.name.clone()).collect(),
             horizon: environment.horizon().get(),
+            first_agent: 0,
         }
     }
 }

@@ -10,16 +10,19 @@ use polyphony_episode::{
     Environment, JointAction, Next, Observation, Response, Reward, Task, Turn,
 };
 use polyphony_model::PromptGroup;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    agent::{Agent, agent_of_role, roles_of},
+    agent::roles_of,
     checks::{check_observations, check_reward},
     config::TrainingConfig,
     protocol::{Order, Protocol, RoundPrompt},
+    ranks::Message,
     rollout::answer,
     stream::{EVALUATION_STEP, StreamId, to_stream_key_field},
     tasks::{Batch, BatchTask},
+    team::Team,
     threads::on_threads,
     tree::History,
 };
@@ -74,7 +77,7 @@ pub struct Episodes {
 /// # Errors
 /// If the environment fails, a prompt does not fit and may not be skipped, or generation fails.
 pub fn play_episodes(
-    agents: &[Agent],
+    team: &Team,
     environment: &dyn Environment,
     batch: Batch<'_>,
     episodes: usize,
@@ -83,7 +86,7 @@ pub fn play_episodes(
     on_tokens: &mut dyn FnMut(usize),
 ) -> Result<Episodes, MarlError> {
     let player = EpisodePlayer {
-        agents,
+        team,
         environment,
         protocol,
         config,
@@ -114,7 +117,7 @@ pub fn play_episodes(
 
 /// Everything that all episodes need.
 struct EpisodePlayer<'a> {
-    agents: &'a [Agent],
+    team: &'a Team,
     environment: &'a dyn Environment,
     protocol: &'a Protocol,
     config: &'a TrainingConfig,
@@ -129,7 +132,7 @@ struct ActiveEpisode<'a> {
     task_index: u32,
     /// What each role reads.
     observations: Vec<Observation>,
-    /// What the model of each role reads before the role's first answer.
+    /// What the model of each role of this rank reads before the role's first answer.
     first_histories: Vec<History>,
     /// For each role, the history that it answered last, and that answer; `None` before its first answer.
     last_answers: Vec<Option<(History, Response)>>,
@@ -145,6 +148,19 @@ impl<'a> ActiveEpisode<'a> {
             .map(|last| last.as_ref().map_or("", |(_, answer)| &*answer.text))
             .collect()
     }
+
+    /// The last answer of each role.
+    fn joint_action(&self) -> JointAction {
+        let last_answers = self.last_answers.iter().flatten();
+        JointAction::new(last_answers.map(|(_, answer)| answer.clone()).collect())
+    }
+}
+
+/// A response of a role, and the length of the history that it answers.
+#[derive(Clone, Serialize, Deserialize)]
+struct Answer {
+    response: Response,
+    prompt_tokens: usize,
 }
 
 impl EpisodePlayer<'_> {
@@ -155,7 +171,7 @@ impl EpisodePlayer<'_> {
         episodes: usize,
     ) -> Result<(Vec<ActiveEpisode<'b>>, Vec<ActiveEpisode<'b>>), MarlError> {
         let mut started = Vec::new();
-        let first_turns = batch.first_turns(self.agents, self.environment, self.config)?;
+        let first_turns = batch.first_turns(self.team, self.environment, self.config)?;
         for (batch_index, batch_task) in first_turns.into_iter().enumerate() {
             let BatchTask { index, task, first } = batch_task;
             let task_index = to_stream_key_field("tasks", index)?;
@@ -226,14 +242,16 @@ impl EpisodePlayer<'_> {
         stream_id: StreamId,
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<ActiveEpisode<'b>>, MarlError> {
+        let histories = active.iter().map(|active| {
+            let histories = roles.clone().map(|role| self.history(active, role, prompt));
+            let long_prompts = self.config.long_prompts;
+            long_prompts.allow(histories.collect::<Result<Vec<_>, _>>())
+        });
+        let histories = self.team.ranks().keep_fitting(histories.collect())?;
         let mut ready = Vec::new();
         let mut cut = Vec::new();
-        for mut active in std::mem::take(active) {
-            let histories = roles
-                .clone()
-                .map(|role| self.history(&active, role, prompt));
-            let long_prompts = self.config.long_prompts;
-            match long_prompts.allow(histories.collect::<Result<Vec<_>, _>>())? {
+        for (mut active, histories) in std::mem::take(active).into_iter().zip(histories) {
+            match histories {
                 Some(histories) => ready.push((active, histories)),
                 None => {
                     active.episode.is_cut = true;
@@ -244,9 +262,9 @@ impl EpisodePlayer<'_> {
         let answers = self.sample_answers(&ready, &roles, stream_id, on_tokens)?;
         for ((mut answered, histories), answers) in ready.into_iter().zip(answers) {
             for ((role, history), answer) in roles.clone().zip(histories).zip(answers) {
-                answered.episode.prompt_tokens += history.tokens.len();
-                answered.episode.completion_tokens += answer.tokens.len();
-                answered.last_answers[role] = Some((history, answer));
+                answered.episode.prompt_tokens += answer.prompt_tokens;
+                answered.episode.completion_tokens += answer.response.tokens.len();
+                answered.last_answers[role] = Some((history, answer.response));
             }
             active.push(answered);
         }
@@ -260,10 +278,35 @@ impl EpisodePlayer<'_> {
         roles: &Range<usize>,
         stream_id: StreamId,
         on_tokens: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Vec<Response>>, MarlError> {
-        let mut answers: Vec<Vec<Response>> = vec![Vec::new(); ready.len()];
-        for (index, agent) in self.agents.iter().enumerate() {
-            let agent_roles = roles_of(index, self.agents.len(), self.environment.roles().len());
+    ) -> Result<Vec<Vec<Answer>>, MarlError> {
+        let of_rank = self.sample_answers_of_rank(ready, roles, stream_id, on_tokens);
+        let mut by_part = self
+            .team
+            .ranks()
+            .exchange_parts(Message::Responses, of_rank)?
+            .into_iter();
+        let mut answers = by_part.next().unwrap_or_default();
+        for of_part in by_part {
+            for (answers, of_part) in answers.iter_mut().zip(of_part) {
+                answers.extend(of_part);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// [`sample_answers`](Self::sample_answers) for the roles of this rank. Its replicas share the work.
+    fn sample_answers_of_rank(
+        &self,
+        ready: &[(ActiveEpisode<'_>, Vec<History>)],
+        roles: &Range<usize>,
+        stream_id: StreamId,
+        on_tokens: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<Answer>>, MarlError> {
+        let held_roles = self.team.roles(self.environment.roles().len());
+        let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); ready.len()];
+        for (index, agent) in self.team.iter().enumerate() {
+            let agent_roles = roles_of(index, self.team.len(), held_roles.len());
+            let agent_roles = agent_roles.map(|role| held_roles.start + role);
             let agent_roles = agent_roles.filter(|role| roles.contains(role));
             let prompts = agent_roles.flat_map(|role| ready.iter().map(move |ready| (role, ready)));
             let groups = prompts.map(|(role, (active, histories))| {
@@ -283,17 +326,27 @@ impl EpisodePlayer<'_> {
             if groups.is_empty() {
                 continue;
             }
-            let samples = answer(agent, &groups, self.config, on_tokens)?;
-            // The samples have the order of the prompts: all episodes of one role, then those of the next.
-            let responses = samples.into_iter().flatten().map(|sample| sample.response);
-            for (index, response) in responses.enumerate() {
-                answers[index % ready.len()].push(response);
+            let share = &groups[agent.replicas.share(groups.len())];
+            let samples = answer(agent, share, self.config, on_tokens).map(|samples| {
+                let samples = samples.into_iter().flatten();
+                samples.map(|sample| sample.response).collect()
+            });
+            let responses: Vec<Vec<Response>> =
+                agent.replicas.exchange(Message::Samples, samples)?;
+            // The responses have the order of the prompts: all episodes of one role, then those of the next.
+            let responses = responses.into_iter().flatten().zip(&groups);
+            for (index, (response, group)) in responses.enumerate() {
+                answers[index % ready.len()].push(Answer {
+                    response,
+                    prompt_tokens: group.prompt.len(),
+                });
             }
         }
         Ok(answers)
     }
 
-    /// What a role's model reads. A history that leaves no room for a response is an error.
+    /// What a role's model reads; empty if another rank holds the role's agent. A history that leaves no room for a
+    /// response is an error.
     fn history(
         &self,
         active: &ActiveEpisode<'_>,
@@ -301,7 +354,9 @@ impl EpisodePlayer<'_> {
         prompt: &RoundPrompt,
     ) -> Result<History, MarlError> {
         let roles = self.environment.roles();
-        let agent = &self.agents[agent_of_role(self.agents.len(), role)];
+        let Some(agent) = self.team.agent_of(role) else {
+            return Ok(History::default());
+        };
         let history = match (&active.last_answers[role], prompt) {
             (None, RoundPrompt::Observation) => active.first_histories[role].clone(),
             (last_answer, _) => {
@@ -325,30 +380,35 @@ impl EpisodePlayer<'_> {
     /// Scores the last joint action of every episode.
     fn score<'b>(
         &self,
-        active: Vec<ActiveEpisode<'b>>,
+        mut active: Vec<ActiveEpisode<'b>>,
     ) -> Result<Vec<ActiveEpisode<'b>>, MarlError> {
         let roles = self.environment.roles();
-        on_threads(self.environment.concurrency(), active, |mut active| {
-            let last_answers = active.last_answers.iter().flatten();
-            let action = JointAction::new(last_answers.map(|(_, answer)| answer.clone()).collect());
+        let world = self.team.ranks().world();
+        let share = world.share(active.len());
+        let outcomes = on_threads(self.environment.concurrency(), share.collect(), |index| {
+            let active: &ActiveEpisode<'_> = &active[index];
+            let action = active.joint_action();
             let past = &active.episode.turns;
             let outcome = self.environment.step(active.task, past, &action)?;
             check_reward(self.environment, active.task, &action, &outcome.reward)?;
+            if let Next::Continue(observations) = &outcome.next {
+                check_observations(roles, active.task, past.len() + 1, observations)?;
+            }
+            Ok(outcome)
+        });
+        let outcomes = world.exchange(Message::Outcomes, outcomes)?;
+        for (active, outcome) in active.iter_mut().zip(outcomes.into_iter().flatten()) {
             active.episode.rewards.push(outcome.reward);
             active.episode.turns.push(Turn {
+                action: active.joint_action(),
                 observations: std::mem::take(&mut active.observations),
-                action,
             });
             match outcome.next {
                 Next::End => active.continues = false,
-                Next::Continue(observations) => {
-                    let turn = active.episode.turns.len();
-                    check_observations(roles, active.task, turn, &observations)?;
-                    active.observations = observations;
-                }
+                Next::Continue(observations) => active.observations = observations,
             }
-            Ok(active)
-        })
+        }
+        Ok(active)
     }
 }
 

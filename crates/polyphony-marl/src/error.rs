@@ -4,7 +4,7 @@ use polyphony_episode::{EnvironmentError, Reward};
 use polyphony_model::ModelError;
 use thiserror::Error;
 
-use crate::config::ConfigError;
+use crate::{communicator::CommunicationError, config::ConfigError};
 
 /// Why a rollout or an update failed.
 #[derive(Debug, Error)]
@@ -171,6 +171,30 @@ pub enum MarlError {
         /// Skipped gradient steps in a row.
         in_a_row: usize,
     },
+    /// Another rank failed, so this one cannot continue either.
+    #[error("rank {rank} failed: {message}")]
+    OtherRank {
+        /// The first rank that failed.
+        rank: usize,
+        /// Its error.
+        message: String,
+    },
+    /// Ranks could not communicate.
+    #[error(transparent)]
+    Communication(#[from] CommunicationError),
+    /// A message between ranks could not be written or read.
+    #[error("a message between ranks cannot be used: {0}")]
+    Message(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A rank was given the wrong number of agents.
+    #[error("rank {rank} has {agents} agents, but its place in the grid is that of {expected}")]
+    AgentsOfRank {
+        /// The rank.
+        rank: usize,
+        /// The number of agents that it must hold.
+        expected: usize,
+        /// The number of agents that it was given.
+        agents: usize,
+    },
     /// A saved state belongs to another algorithm or team.
     #[error("the saved state of the algorithm does not fit: {reason}")]
     State {
@@ -194,6 +218,22 @@ impl MarlError {
         Self::State {
             reason: reason.into(),
         }
+    }
+
+    /// A message between ranks cannot be used.
+    pub(crate) fn message(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Message(Box::new(error))
+    }
+
+    /// The message, followed by those of the underlying errors, for another rank.
+    pub(crate) fn with_sources(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        text
     }
 
     /// An error of your own algorithm. The message says what failed, and what would help.

@@ -19,6 +19,7 @@ use crate::{
     config::{LongPrompts, TrainingConfig, Updates},
     rollout::{Rollout, rollout},
     tasks::start_tasks,
+    team::Team,
     tree::{JointMode, SamplingPlan},
 };
 
@@ -255,27 +256,27 @@ pub(crate) fn training(max_new_tokens: usize) -> TrainingConfig {
 
 /// Plays the tasks at these indices in the first step of a run.
 pub(crate) fn play_some(
-    agents: &[Agent],
+    team: &Team,
     environment: &dyn Environment,
     (tasks, indices): (&[Task], &[usize]),
     plan: &SamplingPlan,
     config: &TrainingConfig,
 ) -> Result<Rollout, MarlError> {
-    let started = start_tasks(agents, environment, tasks.to_vec(), config)?;
+    let started = start_tasks(team, environment, tasks.to_vec(), config)?;
     let batch = started.batch(indices);
-    rollout(agents, environment, batch, plan, config, 0, &mut |_| ())
+    rollout(team, environment, batch, plan, config, 0, &mut |_| ())
 }
 
 /// Plays all tasks in the first step of a run.
 pub(crate) fn play(
-    agents: &[Agent],
+    team: &Team,
     environment: &dyn Environment,
     tasks: &[Task],
     plan: &SamplingPlan,
     config: &TrainingConfig,
 ) -> Result<Rollout, MarlError> {
     let all: Vec<usize> = (0..tasks.len()).collect();
-    play_some(agents, environment, (tasks, &all), plan, config)
+    play_some(team, environment, (tasks, &all), plan, config)
 }
 
 /// Builds an algorithm for a team and its environment.

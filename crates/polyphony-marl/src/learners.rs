@@ -14,8 +14,8 @@ use crate::{
     rollout::Rollout,
     saved_state::{AlgorithmState, SavedState},
     state::LearnerState,
-    team::update_each,
     update::Learner,
+    update_each::update_each,
 };
 
 /// One learner per agent.

@@ -25,11 +25,13 @@ mod advantage;
 mod agent;
 mod algorithm;
 mod checks;
+mod communicator;
 mod config;
 mod episodes;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod for_each_group;
 mod learners;
 mod magrpo;
 mod memory;
@@ -37,6 +39,7 @@ mod metrics;
 mod policy_loss;
 mod policy_update;
 mod protocol;
+mod ranks;
 mod reference;
 mod returns;
 mod rollout;
@@ -46,9 +49,11 @@ mod step;
 mod stream;
 mod tasks;
 mod team;
+mod thread_ranks;
 mod threads;
 mod tree;
 mod update;
+mod update_each;
 
 pub use actor_critic::{HeadShape, IndependentActorCritic, value_loss};
 pub use adamw::{AdamW, StepSize, WeightStepCount};
@@ -58,6 +63,7 @@ pub use algorithm::{
     AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, ComputeDevice, EnvironmentSpec,
     MemoryNeed, Progress, StepContext,
 };
+pub use communicator::{CommunicationError, Communicator, NodeRank, SingleRank};
 pub use config::{ConfigError, LongPrompts, LrSchedule, MomentFormat, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
@@ -69,6 +75,7 @@ pub use policy_loss::{
 };
 pub use policy_update::{PolicyUpdate, update_policy};
 pub use protocol::{Order, Protocol, Round, RoundPrompt};
+pub use ranks::{Grid, GridError, Message, RankGroup, Ranks, TrafficTotal};
 pub use reference::{references, score_reference, score_references};
 pub use returns::{Credit, credits, penalized_returns, returns, role_returns};
 pub use rollout::{NodeLine, Rollout, rollout};
@@ -77,7 +84,8 @@ pub use state::LearnerState;
 pub use step::{Step, train_step};
 pub use stream::{EVALUATION_STEP, StreamId};
 pub use tasks::{Batch, StartedTasks, start_tasks};
-pub use team::update_each;
+pub use team::Team;
+pub use thread_ranks::thread_ranks;
 pub use tree::{
     Branch, History, JointMode, MAX_JOINT_ACTIONS, MAX_SAMPLES, Node, RoleGroup, Sample,
     SamplingPlan,
@@ -86,3 +94,4 @@ pub use update::{
     GradientStepConfig, GroupLoss, GroupScores, HiddenStates, Learner, StepOutcome, UpdateReport,
     compare_logprobs_once, gradient_step, minibatches,
 };
+pub use update_each::update_each;

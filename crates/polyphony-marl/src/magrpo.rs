@@ -230,7 +230,7 @@ impl Algorithm for Trainer {
         step: &StepContext<'_>,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Metric>, MarlError> {
-        score_references(&self.references, rollout, step.config.temperature())?;
+        score_references(agents, &self.references, rollout, step.config.temperature())?;
         rollout.assign_advantages(|node, role| self.settings.advantages(node, role))?;
         let loss = self.settings.policy_loss();
         self.learners

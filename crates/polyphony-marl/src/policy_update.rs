@@ -49,7 +49,11 @@ impl<'a> PolicyUpdate<'a> {
             temperature: config.temperature(),
             max_new_tokens: config.max_new_tokens,
             // The rollout has already refused steps and roles that do not fit into keys.
-            shuffle: shuffle_key(config.seed, step.step as u32, index as u16),
+            shuffle: shuffle_key(
+                config.seed,
+                step.step as u32,
+                (step.spec.first_agent + index) as u16,
+            ),
         }
     }
 

@@ -5,6 +5,7 @@ use polyphony_model::LanguageModel;
 use crate::{
     MarlError,
     agent::{Agent, agent_of_role},
+    for_each_group::for_each_group,
     rollout::Rollout,
     tree::RoleGroup,
     update::score,
@@ -21,20 +22,25 @@ pub fn score_reference(
     temperature: f32,
 ) -> Result<(), MarlError> {
     let logprobs = score(reference, group, temperature)?;
-    let mut rest = logprobs.as_slice();
+    set_reference_logprobs(group, &logprobs);
+    Ok(())
+}
+
+fn set_reference_logprobs(group: &mut RoleGroup, logprobs: &[f32]) {
+    let mut rest = logprobs;
     for sample in &mut group.samples {
         let response_logprobs;
         (response_logprobs, rest) = rest.split_at(sample.response.tokens.len());
         sample.reference_logprobs = Some(response_logprobs.to_vec());
     }
-    Ok(())
 }
 
-/// [`score_reference`] for a whole rollout, with one reference per agent.
+/// [`score_reference`] for a whole rollout, with one reference per agent. The replicas of the agents share the work.
 ///
 /// # Errors
 /// If a model cannot run a group.
 pub fn score_references(
+    agents: &[Agent],
     references: &[LanguageModel],
     rollout: &mut Rollout,
     temperature: f32,
@@ -42,11 +48,12 @@ pub fn score_references(
     if references.is_empty() {
         return Ok(());
     }
-    for groups in rollout.groups_mut() {
-        for (role, group) in groups.iter_mut().enumerate() {
-            let reference = &references[agent_of_role(references.len(), role)];
-            score_reference(reference, group, temperature)?;
-        }
+    let logprobs = |role: usize, group: &RoleGroup| {
+        let reference = &references[agent_of_role(references.len(), role)];
+        Ok(score(reference, group, temperature)?)
+    };
+    for (group, logprobs) in for_each_group(agents, rollout, logprobs)? {
+        set_reference_logprobs(group, &logprobs);
     }
     Ok(())
 }

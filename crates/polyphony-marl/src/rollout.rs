@@ -4,16 +4,16 @@
 //! All tasks are played together, turn after turn: [`open`] makes the nodes that wait for answers,
 //! [`level`] samples the answers and scores them, and [`stage`] has the types that both need.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use polyphony_episode::Environment;
 
 use crate::{
     MarlError,
-    agent::Agent,
     config::TrainingConfig,
     stream::to_stream_key_field,
     tasks::Batch,
+    team::Team,
     tree::{Node, RoleGroup, SamplingPlan},
 };
 
@@ -98,6 +98,35 @@ impl Rollout {
         Ok(())
     }
 
+    /// The rollout as an algorithm sees it that learns for some of the roles: their groups, picks and rewards.
+    pub(crate) fn of_roles(&self, roles: Range<usize>) -> Self {
+        Self {
+            roots: self
+                .roots
+                .iter()
+                .map(|root| root.of_roles(&roles))
+                .collect(),
+            ..*self
+        }
+    }
+
+    /// The groups of some roles, by node.
+    pub(crate) fn groups_by_node(&self, roles: Range<usize>) -> Vec<Vec<RoleGroup>> {
+        let nodes = self.all_nodes().into_iter();
+        nodes
+            .map(|node| node.groups[roles.clone()].to_vec())
+            .collect()
+    }
+
+    /// Replaces the groups of some roles, by node.
+    pub(crate) fn set_groups(&mut self, roles: Range<usize>, by_node: Vec<Vec<RoleGroup>>) {
+        for (groups, of_node) in self.groups_mut().into_iter().zip(by_node) {
+            for (group, new) in groups[roles.clone()].iter_mut().zip(of_node) {
+                *group = new;
+            }
+        }
+    }
+
     /// The completion tokens of all agents.
     pub fn completion_tokens(&self) -> usize {
         let groups = self.all_nodes().into_iter().flat_map(|node| &node.groups);
@@ -112,7 +141,7 @@ impl Rollout {
 /// If the environment fails, a prompt does not fit and may not be skipped, generation fails, or the index of
 /// a step, task, turn or joint action is too large for the key of a random stream.
 pub fn rollout(
-    agents: &[Agent],
+    team: &Team,
     environment: &dyn Environment,
     batch: Batch<'_>,
     plan: &SamplingPlan,
@@ -125,7 +154,7 @@ pub fn rollout(
     }
     let step: u32 = to_stream_key_field("steps", step)?;
     let context = RolloutContext {
-        agents,
+        team,
         environment,
         plan,
         config,

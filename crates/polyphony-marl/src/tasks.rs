@@ -6,9 +6,9 @@ use polyphony_episode::{Environment, Observation, Task};
 
 use crate::{
     MarlError,
-    agent::{Agent, agent_of_role, check_team},
     checks::check_observations,
     config::{LongPrompts, TrainingConfig},
+    team::Team,
     threads::on_threads,
     tree::History,
 };
@@ -39,7 +39,7 @@ pub struct Batch<'a> {
 pub(crate) struct FirstTurn {
     /// What each role reads.
     pub(crate) observations: Vec<Observation>,
-    /// What the model of each role reads.
+    /// What the model of each role reads, for the roles of this rank; empty for others.
     pub(crate) histories: Vec<History>,
 }
 
@@ -66,36 +66,31 @@ const CHUNK: usize = 256;
 /// If the environment cannot start a task, does not return one observation per role, or a prompt does not
 /// fit and may not be skipped.
 pub fn start_tasks(
-    agents: &[Agent],
+    team: &Team,
     environment: &dyn Environment,
     tasks: Vec<Task>,
     config: &TrainingConfig,
 ) -> Result<StartedTasks, MarlError> {
-    start_within(MAX_CACHED_BYTES, agents, environment, tasks, config)
+    start_within(MAX_CACHED_BYTES, team, environment, tasks, config)
 }
 
 fn start_within(
     max_cached_bytes: usize,
-    agents: &[Agent],
+    team: &Team,
     environment: &dyn Environment,
     tasks: Vec<Task>,
     config: &TrainingConfig,
 ) -> Result<StartedTasks, MarlError> {
-    check_team(agents, environment.roles())?;
+    team.check(environment.roles().len())?;
     let mut started = StartedTasks {
         longest_prompts: vec![0; environment.roles().len()],
         ..StartedTasks::default()
     };
     let mut bytes = 0;
     for chunk in tasks.chunks(CHUNK) {
-        let observations = on_threads(environment.concurrency(), chunk.iter().collect(), |task| {
-            environment.start(task)
-        })?;
-        for (task, observations) in chunk.iter().zip(observations) {
-            let first = FirstTurn::new(agents, environment, task, observations)?;
-            bytes += first.bytes();
-            let fits = first.fits(agents, environment, task, config);
-            let first = config.long_prompts.allow(fits.map(|()| first))?;
+        let first_turns = start_chunk(team, environment, chunk, config);
+        for first in team.ranks().keep_fitting(first_turns)? {
+            bytes += first.as_ref().map_or(0, FirstTurn::bytes);
             if let Some(first) = &first {
                 started.playable += 1;
                 for (longest, history) in started.longest_prompts.iter_mut().zip(&first.histories) {
@@ -109,6 +104,24 @@ fn start_within(
     }
     started.tasks = tasks;
     Ok(started)
+}
+
+/// The first turns of some tasks; `None` for a task with a prompt that does not fit on this rank.
+fn start_chunk(
+    team: &Team,
+    environment: &dyn Environment,
+    tasks: &[Task],
+    config: &TrainingConfig,
+) -> Result<Vec<Option<FirstTurn>>, MarlError> {
+    let observations = on_threads(environment.concurrency(), tasks.iter().collect(), |task| {
+        environment.start(task)
+    })?;
+    let started = tasks.iter().zip(observations).map(|(task, observations)| {
+        let first = FirstTurn::new(team, environment, task, observations)?;
+        let fits = first.fits(team, environment, task, config);
+        config.long_prompts.allow(fits.map(|()| first))
+    });
+    started.collect()
 }
 
 impl StartedTasks {
@@ -151,12 +164,12 @@ impl<'a> Batch<'a> {
     /// logged.
     pub(crate) fn first_turns(
         &self,
-        agents: &[Agent],
+        team: &Team,
         environment: &dyn Environment,
         config: &TrainingConfig,
     ) -> Result<Vec<BatchTask<'a>>, MarlError> {
-        check_team(agents, environment.roles())?;
-        let started = self.indices.iter().map(|&index| {
+        team.check(environment.roles().len())?;
+        let first_turns = self.indices.iter().map(|&index| {
             let task = self.tasks.tasks.get(index).ok_or(MarlError::NoTask {
                 index,
                 tasks: self.tasks.len(),
@@ -169,22 +182,29 @@ impl<'a> Batch<'a> {
                         environment.start(task)
                     })?;
                     let observations = observations.pop().unwrap_or_default();
-                    Cow::Owned(FirstTurn::new(agents, environment, task, observations)?)
+                    Cow::Owned(FirstTurn::new(team, environment, task, observations)?)
                 }
             };
-            let fits = first.fits(agents, environment, task, config);
+            let fits = first.fits(team, environment, task, config);
             let first = config
                 .long_prompts
                 .allow(fits.map(|()| first.into_owned()))?;
-            Ok(BatchTask { index, task, first })
+            Ok(first)
         });
-        started.collect()
+        let first_turns = team.ranks().keep_fitting(first_turns.collect())?;
+        let batch = self.indices.iter().zip(first_turns);
+        let batch = batch.map(|(&index, first)| BatchTask {
+            index,
+            task: &self.tasks.tasks[index],
+            first,
+        });
+        Ok(batch.collect())
     }
 }
 
 impl FirstTurn {
     fn new(
-        agents: &[Agent],
+        team: &Team,
         environment: &dyn Environment,
         task: &Task,
         observations: Vec<Observation>,
@@ -192,9 +212,9 @@ impl FirstTurn {
         let roles = environment.roles();
         check_observations(roles, task, 0, &observations)?;
         let prompts = roles.iter().zip(&observations).enumerate();
-        let histories = prompts.map(|(index, (role, observation))| {
-            let agent = &agents[agent_of_role(agents.len(), index)];
-            agent.codec.first_history(role, observation)
+        let histories = prompts.map(|(index, (role, observation))| match team.agent_of(index) {
+            Some(agent) => agent.codec.first_history(role, observation),
+            None => Ok(History::default()),
         });
         Ok(Self {
             histories: histories.collect::<Result<_, _>>()?,
@@ -204,15 +224,16 @@ impl FirstTurn {
 
     fn fits(
         &self,
-        agents: &[Agent],
+        team: &Team,
         environment: &dyn Environment,
         task: &Task,
         config: &TrainingConfig,
     ) -> Result<(), MarlError> {
         let roles = environment.roles().iter().zip(&self.histories).enumerate();
         for (index, (role, history)) in roles {
-            let agent = &agents[agent_of_role(agents.len(), index)];
-            agent.check_room(&task.id, role, history, config.max_new_tokens)?;
+            if let Some(agent) = team.agent_of(index) {
+                agent.check_room(&task.id, role, history, config.max_new_tokens)?;
+            }
         }
         Ok(())
     }
@@ -258,7 +279,7 @@ mod tests {
 
     #[test]
     fn cached_first_turns_and_those_that_are_started_again_are_the_same() {
-        let agents = ["first", "second"].map(agent);
+        let agents = Team::from(["first", "second"].map(agent));
         let (game, config) = (Duet::new(lengths), training(8));
         let [all, some] = [usize::MAX, 2000]
             .map(|bound| start_within(bound, &agents, &game, many(), &config).unwrap());
@@ -290,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_prompt_that_does_not_fit_is_an_error_or_not_counted() {
-        let agents = ["first", "second"].map(agent);
+        let agents = Team::from(["first", "second"].map(agent));
         let (game, mut config) = (Duet::new(lengths), training(8));
         // Every letter is one token, and the plain prompt ends with two line feeds.
         let text = |tokens: usize| "z".repeat(tokens - 2);

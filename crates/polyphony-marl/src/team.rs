@@ -1,128 +1,140 @@
-//! Updates of a whole team: one agent after the other, or all at once.
+//! The team, as far as this process holds it.
 
-use UpdateOrder::{AtOnce, InTurn};
-use rayon::prelude::*;
+use std::ops::{Deref, DerefMut, Range};
 
-use crate::{MarlError, agent::Agent, algorithm::Progress};
+use polyphony_episode::Environment;
 
-/// In which order agents are updated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum UpdateOrder {
-    /// One after the other.
-    InTurn,
-    /// All together.
-    AtOnce,
+use crate::{MarlError, agent::Agent, algorithm::EnvironmentSpec, ranks::Ranks};
+
+/// The agents that this process holds: the whole team, unless the team is trained by several [`Ranks`].
+#[derive(Debug)]
+pub struct Team {
+    agents: Vec<Agent>,
+    /// The number of agents on all ranks.
+    size: usize,
+    ranks: Ranks,
 }
 
-impl UpdateOrder {
-    /// At once if there are several agents and no two of them share a device.
-    fn of(agents: &[Agent]) -> Self {
-        let devices: Vec<_> = agents.iter().map(|agent| agent.model.device()).collect();
-        let is_shared = |(index, device)| devices[..index].contains(device);
-        match agents.len() == 1 || devices.iter().enumerate().any(is_shared) {
-            true => InTurn,
-            false => AtOnce,
+impl<A: Into<Vec<Agent>>> From<A> for Team {
+    /// A team that this process holds alone: one agent per role, or one that plays all roles.
+    fn from(agents: A) -> Self {
+        let agents = agents.into();
+        Self {
+            size: agents.len(),
+            agents,
+            ranks: Ranks::default(),
         }
     }
 }
 
-/// Updates each agent with its learner: one after the other, or all at once if no two share a device.
-/// `update` is given the agent's index, the agent and its learner.
-///
-/// # Errors
-/// Those of `update`.
-pub fn update_each<L: Send, R: Send>(
-    agents: &mut [Agent],
-    learners: &mut [L],
-    on_progress: &mut dyn FnMut(Progress),
-    update: impl Fn(usize, &mut Agent, &mut L) -> Result<R, MarlError> + Sync,
-) -> Result<Vec<R>, MarlError> {
-    update_in(
-        UpdateOrder::of(agents),
-        agents,
-        learners,
-        on_progress,
-        update,
-    )
-}
-
-fn update_in<L: Send, R: Send>(
-    order: UpdateOrder,
-    agents: &mut [Agent],
-    learners: &mut [L],
-    on_progress: &mut dyn FnMut(Progress),
-    update: impl Fn(usize, &mut Agent, &mut L) -> Result<R, MarlError> + Sync,
-) -> Result<Vec<R>, MarlError> {
-    if order == InTurn {
-        let in_turn = agents.iter_mut().zip(learners).enumerate();
-        let in_turn = in_turn.map(|(index, (agent, learner))| {
-            on_progress(Progress::Updating(index));
-            update(index, agent, learner)
-        });
-        return in_turn.collect();
+impl FromIterator<Agent> for Team {
+    fn from_iter<I: IntoIterator<Item = Agent>>(agents: I) -> Self {
+        agents.into_iter().collect::<Vec<Agent>>().into()
     }
-    (0..agents.len()).for_each(|index| on_progress(Progress::Updating(index)));
-    // This uses rayon's own threads, because the caller may be one of them: if it blocked until other
-    // threads had done the work, a pool of one thread would wait forever.
-    let at_once = agents.par_iter_mut().zip(learners.par_iter_mut());
-    at_once
-        .enumerate()
-        .map(|(index, (agent, learner))| update(index, agent, learner))
-        .collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::agent;
+impl<'a> IntoIterator for &'a Team {
+    type Item = &'a Agent;
+    type IntoIter = std::slice::Iter<'a, Agent>;
 
-    #[test]
-    fn at_once_or_in_turn_every_agent_is_updated_with_its_learner() {
-        // One thread is enough for both.
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
-            .build()
-            .unwrap();
-        for order in [InTurn, AtOnce] {
-            let mut agents = ["first", "second"].map(agent);
-            let mut learners = [10, 20];
-            let mut reported = Vec::new();
-            let updates = pool.install(|| {
-                update_in(
-                    order,
-                    &mut agents,
-                    &mut learners,
-                    &mut |progress| reported.push(progress),
-                    |index, agent, learner| {
-                        *learner += index;
-                        Ok((agent.name.clone(), *learner))
-                    },
-                )
+    fn into_iter(self) -> Self::IntoIter {
+        self.agents.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a mut Team {
+    type Item = &'a mut Agent;
+    type IntoIter = std::slice::IterMut<'a, Agent>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.agents.iter_mut()
+    }
+}
+
+impl Deref for Team {
+    type Target = [Agent];
+
+    fn deref(&self) -> &[Agent] {
+        &self.agents
+    }
+}
+
+impl DerefMut for Team {
+    fn deref_mut(&mut self) -> &mut [Agent] {
+        &mut self.agents
+    }
+}
+
+impl Team {
+    /// A team of `size` agents on several ranks. `agents` are those of [`Ranks::agents`].
+    ///
+    /// # Errors
+    /// If there are more or fewer agents than this rank holds.
+    pub fn on_ranks(mut agents: Vec<Agent>, size: usize, ranks: Ranks) -> Result<Self, MarlError> {
+        let expected = ranks.agents(size).len();
+        if agents.len() != expected {
+            return Err(MarlError::AgentsOfRank {
+                rank: ranks.world().rank(),
+                expected,
+                agents: agents.len(),
             });
-            let expected = [("first".to_owned(), 10), ("second".to_owned(), 21)];
-            assert_eq!(updates.unwrap(), expected);
-            assert_eq!(learners, [10, 21]);
-            assert_eq!(reported, [Progress::Updating(0), Progress::Updating(1)]);
+        }
+        for agent in &mut agents {
+            agent.replicas = ranks.replicas().clone();
+        }
+        Ok(Self {
+            agents,
+            size,
+            ranks,
+        })
+    }
+
+    /// The number of agents of the whole team.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The place of this process among the ranks that train the team.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
+    }
+
+    /// The roles that the agents of this process play, by their index in an environment with this many roles.
+    pub fn roles(&self, roles: usize) -> Range<usize> {
+        self.roles_of_part(self.ranks.grid().part_of(self.ranks.world().rank()), roles)
+    }
+
+    /// The roles that the agents of a part play.
+    pub(crate) fn roles_of_part(&self, part: usize, roles: usize) -> Range<usize> {
+        match (self.size, self.ranks.grid().parts) {
+            (1, _) | (_, 1) => 0..roles,
+            (size, _) => self.ranks.agents_of(part, size),
         }
     }
 
-    #[test]
-    fn agents_that_share_a_device_take_turns_and_so_does_one_alone() {
-        let agents = ["first", "second"].map(agent);
-        assert_eq!(UpdateOrder::of(&agents), InTurn, "both are on the CPU");
-        assert_eq!(UpdateOrder::of(&agents[..1]), InTurn);
+    /// The agent that plays a role; `None` if another rank holds it.
+    pub fn agent_of(&self, role: usize) -> Option<&Agent> {
+        let index = if self.size == 1 { 0 } else { role };
+        let held = self.ranks.agents(self.size);
+        self.agents.get(index.checked_sub(held.start)?)
     }
 
-    #[test]
-    fn an_error_is_passed_on() {
-        for order in [InTurn, AtOnce] {
-            let mut agents = ["first", "second"].map(agent);
-            let fails = |index: usize, _: &mut Agent, _: &mut ()| match index {
-                1 => Err(MarlError::NoAdvantage),
-                _ => Ok(()),
-            };
-            let result = update_in(order, &mut agents, &mut [(), ()], &mut |_| (), fails);
-            assert!(matches!(result, Err(MarlError::NoAdvantage)));
+    /// What the algorithm knows about an environment: the roles that the agents of this process play.
+    pub fn spec(&self, environment: &dyn Environment) -> EnvironmentSpec {
+        let mut spec = EnvironmentSpec::of(environment);
+        spec.first_agent = self.ranks.agents(self.size).start;
+        spec.roles = spec.roles[self.roles(spec.roles.len())].to_vec();
+        spec
+    }
+
+    /// Refuses a team that has neither one agent per role nor one for all roles.
+    pub(crate) fn check(&self, roles: usize) -> Result<(), MarlError> {
+        match self.size == 1 || self.size == roles {
+            true => Ok(()),
+            false => Err(MarlError::TeamSize {
+                roles,
+                agents: self.size,
+            }),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The rollout tree: what the agents read, answered and earned.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use polyphony_episode::{FinishReason, JointAction, Observation, Response, Reward, Turn};
 use serde::{Deserialize, Serialize};
@@ -67,8 +67,9 @@ impl SamplingPlan {
     }
 }
 
-/// Everything that an agent has read and answered so far in one role, as the token ids that its model reads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything that an agent has read and answered so far in one role, as the token ids that its model reads. It is
+/// empty on ranks that do not hold the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// The token ids, ready to be continued by a response.
     pub tokens: Arc<[u32]>,
@@ -197,6 +198,21 @@ impl Node {
             paths.extend(below.map(|(path, node)| ([&[index], path.as_slice()].concat(), node)));
         }
         paths
+    }
+
+    /// This node and all nodes below it, with the groups, picks and rewards of some roles only.
+    pub(crate) fn of_roles(&self, roles: &Range<usize>) -> Self {
+        let branch = |branch: &Branch| Branch {
+            picks: branch.picks[roles.clone()].to_vec(),
+            reward: branch.reward.of_roles(roles.clone()),
+            child: branch.child.as_ref().map(|child| child.of_roles(roles)),
+        };
+        Self {
+            task: self.task.clone(),
+            turn: self.turn,
+            groups: self.groups[roles.clone()].to_vec(),
+            branches: self.branches.iter().map(branch).collect(),
+        }
     }
 
     /// The groups of this node and of all nodes below it, one slice per node.

@@ -12,6 +12,7 @@ use crate::{
     adamw::{AdamW, StepSize},
     agent::Agent,
     config::{ConfigError, Updates, at_least_one},
+    ranks::{Message, RankGroup},
     tree::RoleGroup,
 };
 
@@ -120,6 +121,8 @@ pub struct UpdateReport {
 
 /// One gradient step of an agent from some groups. `loss` is called for one group after the other, with
 /// the group's index and its scores. The gradients of all groups are summed and clipped before the step.
+/// If the agent has replicas on other ranks, all of them pass the same groups and share the forward and backward
+/// passes; `loss` is called for every group on each of them.
 ///
 /// Before the first gradient step of an update, the weights are still those of the rollout. The scores are
 /// therefore compared with the log-probabilities of the samples, and `report` has the largest difference.
@@ -138,37 +141,55 @@ pub fn gradient_step(
     let updates = config.updates;
     let mut gradients = WeightGradients::default();
     let mut is_finite = true;
-    for (index, group) in groups.iter().enumerate() {
-        let packed = packed(group)?;
-        let positions = config.hidden_states.positions(&packed);
-        let scored = ScoredGroup::with_hidden_states(
-            &agent.model,
-            &packed,
-            config.temperature,
-            // What the forward pass keeps for the backward pass.
-            updates.activations,
-            &positions,
-        )?;
-        if report.steps == 0 {
-            compare_logprobs(agent, group, scored.logprobs(), updates, report)?;
+    let replicas = agent.replicas.clone();
+    // Each replica scores one group of a round. Then all of them know the scores of the round, so every loss is
+    // computed everywhere, but each gradient in one place only.
+    for (round, members) in groups.chunks(replicas.size()).enumerate() {
+        let dealt_group = members.get(replicas.rank()).map(|group| packed(group));
+        let (dealt_group, packing) = match dealt_group.transpose() {
+            Ok(group) => (group, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        let scored = packing.and_then(|()| {
+            let dealt_group = dealt_group.as_ref();
+            dealt_group
+                .map(|group| scored(&agent.model, group, config))
+                .transpose()
+        });
+        let (scored, scores) = match scored {
+            Ok(scored) => {
+                let scores = scored
+                    .as_ref()
+                    .map(|scored| (scored.logprobs().to_vec(), scored.hidden_states().to_vec()));
+                (scored, Ok(scores))
+            }
+            Err(error) => (None, Err(error.into())),
+        };
+        let scores = replicas.exchange(Message::Samples, scores)?;
+        let mut dealt_loss = None;
+        for (member, (group, scores)) in members.iter().zip(scores.iter().flatten()).enumerate() {
+            let (logprobs, hidden_states) = scores;
+            if report.steps == 0 {
+                compare_logprobs(agent, group, logprobs, updates, report)?;
+            }
+            let scores = GroupScores {
+                logprobs,
+                hidden_states,
+            };
+            let group_loss = loss(round * replicas.size() + member, &scores)?;
+            is_finite &= group_loss.loss.is_finite();
+            if member == replicas.rank() {
+                dealt_loss = Some(group_loss);
+            }
         }
-        let scores = GroupScores {
-            logprobs: scored.logprobs(),
-            hidden_states: scored.hidden_states(),
-        };
-        let group_loss = loss(index, &scores)?;
-        is_finite &= group_loss.loss.is_finite();
-        let hidden_state_derivatives = match group_loss.hidden_state_derivatives.is_empty() {
-            true => vec![0.0; scored.hidden_states().len()],
-            false => group_loss.hidden_state_derivatives,
-        };
-        let group_gradients = scored
-            .backward_with_hidden_states(group_loss.logprob_derivatives, hidden_state_derivatives);
-        gradients = gradients + group_gradients;
+        if let (Some(scored), Some(group_loss)) = (scored, dealt_loss) {
+            gradients = gradients + backward(scored, group_loss);
+        }
     }
-    if gradients.is_empty() {
+    if groups.is_empty() {
         return Ok(StepOutcome::Empty);
     }
+    let gradients = summed(gradients, agent, &replicas)?;
     let norm = gradients.norm();
     if !(is_finite && norm.is_finite()) {
         skip(agent, learner, updates, report)?;
@@ -182,6 +203,49 @@ pub fn gradient_step(
     report.steps += 1;
     report.grad_norm = report.grad_norm.max(norm);
     Ok(StepOutcome::Taken { norm })
+}
+
+/// Runs a group forward, and keeps what its backward pass needs.
+fn scored<'a>(
+    model: &'a LanguageModel,
+    group: &'a PackedGroup<'a>,
+    config: &GradientStepConfig<'_>,
+) -> Result<ScoredGroup<'a>, ModelError> {
+    let positions = config.hidden_states.positions(group);
+    ScoredGroup::with_hidden_states(
+        model,
+        group,
+        config.temperature,
+        config.updates.activations,
+        &positions,
+    )
+}
+
+fn backward(scored: ScoredGroup<'_>, group_loss: GroupLoss) -> WeightGradients {
+    let hidden_state_derivatives = match group_loss.hidden_state_derivatives.is_empty() {
+        true => vec![0.0; scored.hidden_states().len()],
+        false => group_loss.hidden_state_derivatives,
+    };
+    scored.backward_with_hidden_states(group_loss.logprob_derivatives, hidden_state_derivatives)
+}
+
+/// The sum of the gradients of all replicas, which is the same to the last bit on all of them.
+fn summed(
+    gradients: WeightGradients,
+    agent: &Agent,
+    replicas: &RankGroup,
+) -> Result<WeightGradients, MarlError> {
+    if replicas.is_single() {
+        return Ok(gradients);
+    }
+    // A weight that no group of this replica depends on, such as an expert's, may have a gradient elsewhere.
+    let present = replicas.exchange(Message::Gradients, Ok(gradients.present(&agent.model)))?;
+    let or = |left: Vec<bool>, right: Vec<bool>| {
+        let pairs = left.into_iter().zip(right);
+        pairs.map(|(left, right)| left || right).collect()
+    };
+    let present: Vec<bool> = present.into_iter().reduce(or).unwrap_or_default();
+    gradients.try_map(&agent.model, &present, |numbers| replicas.sum(numbers))
 }
 
 /// If no group of the update was scored, scores `group` (any one of the buffer), so that rollout and training
@@ -199,7 +263,15 @@ pub fn compare_logprobs_once(
     let (None, Some(group)) = (report.logprob_gap, group) else {
         return Ok(());
     };
-    let logprobs = score(&agent.model, group, config.temperature)?;
+    // One replica scores, so that all of them come to the same result.
+    let replicas = &agent.replicas;
+    let logprobs = match replicas.rank() {
+        0 => score(&agent.model, group, config.temperature).map_err(MarlError::from),
+        _ => Ok(Vec::new()),
+    };
+    let logprobs = replicas
+        .exchange(Message::Samples, logprobs)?
+        .swap_remove(0);
     match logprobs.iter().all(|logprob| logprob.is_finite()) {
         true => compare_logprobs(agent, group, &logprobs, config.updates, report),
         false => skip(agent, learner, config.updates, report),

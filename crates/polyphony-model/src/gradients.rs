@@ -4,11 +4,14 @@ use std::{collections::HashMap, ops::Add};
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
-    tensor::{Gradients, IndexingUpdateOp, Int, Tensor},
+    tensor::{Gradients, IndexingUpdateOp, Int, Tensor, TensorData},
 };
 use rayon::prelude::*;
 
-use crate::kernels::{floats, host, vectorized};
+use crate::{
+    LanguageModel,
+    kernels::{floats, host, vectorized},
+};
 
 /// One flat gradient per weight, in the order in which the model's weights are visited; `None` for a
 /// weight that is frozen or that the loss does not depend on.
@@ -97,6 +100,54 @@ impl WeightGradients {
         squares.sum::<f64>().sqrt()
     }
 
+    /// For each weight of the model, whether it has a gradient.
+    pub fn present(&self, model: &LanguageModel) -> Vec<bool> {
+        let count = weight_sizes(model.network()).len();
+        let gradients = self
+            .by_weight
+            .iter()
+            .map(|(_, gradient)| gradient.is_some());
+        gradients
+            .chain(std::iter::repeat(false))
+            .take(count)
+            .collect()
+    }
+
+    /// Changes the values of the gradients of those weights of the model that are `wanted`; a gradient that is
+    /// missing starts with zeros. The others stay as they are.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn try_map<E>(
+        self,
+        model: &LanguageModel,
+        wanted: &[bool],
+        mut change: impl FnMut(&mut [f32]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let network = model.network();
+        let by_weight = match self.is_empty() {
+            true => Self::absent(network).by_weight,
+            false => self.by_weight,
+        };
+        let device = model.device();
+        let weights = by_weight.into_iter().zip(weight_sizes(network)).zip(wanted);
+        let changed = weights.map(|(((id, gradient), size), wanted)| {
+            if !wanted {
+                return Ok((id, gradient));
+            }
+            let mut values = match gradient {
+                Some(gradient) => gradient.into_data().iter::<f32>().collect(),
+                None => vec![0.0; size],
+            };
+            change(&mut values)?;
+            let data = TensorData::new(values, [size]);
+            Ok((id, Some(Tensor::from_data(data, &device))))
+        });
+        Ok(Self {
+            by_weight: changed.collect::<Result<_, E>>()?,
+        })
+    }
+
     /// One gradient per weight.
     pub fn into_vec(self) -> Vec<Option<Tensor<1>>> {
         let gradients = self.by_weight.into_iter();
@@ -110,6 +161,19 @@ fn weight_ids<M: Module>(module: &M) -> Vec<ParamId> {
     impl ModuleVisitor for Collector {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             self.0.push(param.id);
+        }
+    }
+    let mut collector = Collector(Vec::new());
+    module.visit(&mut collector);
+    collector.0
+}
+
+/// The number of values of each of a module's weights, in the order in which they are visited.
+fn weight_sizes<M: Module>(module: &M) -> Vec<usize> {
+    struct Collector(Vec<usize>);
+    impl ModuleVisitor for Collector {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(param.val().shape().num_elements());
         }
     }
     let mut collector = Collector(Vec::new());
@@ -174,7 +238,7 @@ impl Add for WeightGradients {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::Device;
 
     use super::*;
 

@@ -55,6 +55,10 @@ impl LanguageModel {
         }
     }
 
+    pub(crate) fn network(&self) -> &Decoder {
+        &self.network
+    }
+
     /// The model with adapters from files; its other weights are frozen.
     fn with_adapter(self, adapter: &Adapter, device: &Device) -> Result<Self, ModelError> {
         let lora = &adapter.config;

@@ -27,10 +27,26 @@ pub struct RunInfo {
     pub steps: usize,
     /// The models that the agents start from: one per agent.
     pub models: Vec<String>,
+    /// The ranks that made the run; `None` if there was only one.
+    pub ranks: Option<RanksInfo>,
     /// In a saved evaluation of a trained team, the info of the training run.
     pub training: Option<Box<RunInfo>>,
     /// The directory of that training run.
     pub trained_from: Option<String>,
+}
+
+/// The processes that make a run together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RanksInfo {
+    /// Their number.
+    pub ranks: usize,
+    /// The number of parts into which the agents are divided.
+    pub parts: usize,
+    /// The number of ranks that hold the same agents.
+    pub replicas: usize,
+    /// The library that connects them, and its version.
+    pub library: Option<String>,
 }
 
 /// A program that makes runs.

@@ -76,7 +76,7 @@ pub use evaluation::{EpisodeRecord, EvaluationRecord, EvaluationTiming, RoleRetu
 pub use files::{
     check_absent, make_new, make_numbered, remove_unfinished, replace_text, unfinished,
 };
-pub use info::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
+pub use info::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RanksInfo, RunInfo};
 pub use metrics::{MetricCatalog, MetricInfo, flat_name};
 pub use read::read_text;
 pub use report::page;

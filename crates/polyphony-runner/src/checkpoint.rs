@@ -2,7 +2,8 @@
 //!
 //! A checkpoint is a directory `checkpoints/step-000020` of the run. It holds `state.ron`, one safetensors
 //! file per agent with the trained weights, and `algorithm.safetensors` with the tensors of the
-//! algorithm's state, such as an optimizer's moments. It is written under a temporary name, synced and
+//! algorithm's state, such as an optimizer's moments. If the agents are spread over several ranks, the algorithm of
+//! each part of them has a file of its own: `algorithm.safetensors`, `algorithm-1.safetensors`, … It is written under a temporary name, synced and
 //! renamed, so a checkpoint is always complete. Random numbers and the order of tasks are not stored:
 //! both follow from seed and step.
 
@@ -14,7 +15,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use burn::tensor::Tensor;
-use polyphony_marl::{Agent, Algorithm, MarlError, SavedState, StateTensor, StateTensors, Updates};
+use polyphony_marl::{
+    Agent, Algorithm, MarlError, Message, Ranks, SavedState, StateTensor, StateTensors, Team,
+    Updates,
+};
 use polyphony_model::{ModelError, TensorSpec, TensorValues, Weights, save_tensors};
 use polyphony_report::{
     FileLengths, FlatSettings, ReportError, RunDirectory, read_text, remove_unfinished,
@@ -22,16 +26,29 @@ use polyphony_report::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{changeable::Changeable, observer::BestAction, recipe::Recipe};
+use crate::{
+    changeable::Changeable,
+    observer::BestAction,
+    ranks::{agree, check_replicas},
+    recipe::Recipe,
+};
 
 /// The version of the layout of a checkpoint.
 const FORMAT: u64 = 3;
 
+/// The version of the layout if the agents are spread over several ranks.
+const FORMAT_OF_PARTS: u64 = 4;
+
 const STATE: &str = "state.ron";
 
-/// The file with the tensors of the algorithm's state. No agent's file can have this name, because the names
-/// of agents' files begin with `agent-`.
-const ALGORITHM: &str = "algorithm.safetensors";
+/// The file with the tensors of the algorithm's state for a part of the agents. No agent's file can have this name,
+/// because the names of agents' files begin with `agent-`.
+fn algorithm_file(part: usize) -> String {
+    match part {
+        0 => "algorithm.safetensors".to_owned(),
+        _ => format!("algorithm-{part}.safetensors"),
+    }
+}
 
 /// How far a run has come; the start of the run by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,9 +70,13 @@ struct State {
     /// The recipe's settings by their paths.
     settings: FlatSettings,
     position: Position,
+    /// The agents of all parts.
     agents: Vec<String>,
-    /// The algorithm's state without its tensors.
+    /// The algorithm's state without its tensors, for the first part of the agents.
     algorithm: String,
+    /// The same for each other part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    other_parts: Vec<String>,
 }
 
 /// The part of `state.ron` that every format version has.
@@ -76,14 +97,16 @@ fn tensor_file(agent: &str) -> String {
     format!("agent-{agent}.safetensors")
 }
 
-/// Writes a checkpoint, then removes the oldest ones beyond the number to keep.
+/// Writes a checkpoint, then removes the oldest ones beyond the number to keep. All ranks call this function: the
+/// first replica of each part of the agents writes their files, and rank 0 completes the checkpoint when all files
+/// are there.
 ///
 /// # Errors
 /// If the disk is full or gone. Earlier checkpoints are not affected.
 pub(crate) fn save(
     run: &Path,
     recipe: &Recipe,
-    agents: &[Agent],
+    team: &Team,
     algorithm: &dyn Algorithm,
     position: &Position,
 ) -> Result<()> {
@@ -96,20 +119,78 @@ pub(crate) fn save(
             target.display()
         )
     };
-    let algorithm_state = algorithm.state(agents)?;
-    let state = State {
-        format: FORMAT,
-        settings: settings(&recipe.to_ron()),
-        position: position.clone(),
-        agents: agents.iter().map(|agent| agent.name.clone()).collect(),
-        algorithm: algorithm_state.values,
+    check_replicas(team)?;
+    let ranks = team.ranks();
+    let partial = unfinished(&target);
+    let written = write(&partial, &target, recipe, team, algorithm, position);
+    if written.is_err() && ranks.is_first() {
+        // If the directory cannot be removed now, it is removed before the next checkpoint is written, or when
+        // the run is resumed.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    written.with_context(context)?;
+    on_first(ranks, || prune(run, recipe.checkpoints.keep))
+}
+
+/// Does some work on rank 0. All ranks know whether it succeeded.
+fn on_first(ranks: &Ranks, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let outcome = if ranks.is_first() { work() } else { Ok(()) };
+    agree(ranks.world(), outcome)
+}
+
+fn write(
+    partial: &Path,
+    target: &Path,
+    recipe: &Recipe,
+    team: &Team,
+    algorithm: &dyn Algorithm,
+    position: &Position,
+) -> Result<()> {
+    let ranks = team.ranks();
+    let folder = target.parent().context("a checkpoint is in a folder")?;
+    on_first(ranks, || {
+        fs::create_dir_all(folder)?;
+        remove_unfinished(folder)?;
+        Ok(fs::create_dir(partial)?)
+    })?;
+    let write_held_part = || {
+        if ranks.replicas().rank() > 0 {
+            return Ok((Vec::new(), String::new()));
+        }
+        let state = algorithm.state(team)?;
+        let part = ranks.grid().part_of(ranks.world().rank());
+        write_part(partial, team, part, state.tensors)?;
+        Ok((names(team), state.values))
     };
-    fs::create_dir_all(&folder)
-        .map_err(Into::into)
-        .and_then(|()| Ok(remove_unfinished(&folder)?))
-        .and_then(|()| write(&folder, &target, agents, algorithm_state.tensors, &state))
-        .with_context(context)?;
-    prune(run, recipe.checkpoints.keep)
+    let part = agree(ranks.world(), write_held_part())?;
+    let parts: Vec<(Vec<String>, String)> = ranks.collect_parts(Message::Records, part)?;
+    on_first(ranks, || {
+        let agents = parts.iter().flat_map(|(agents, _)| agents.clone());
+        let mut values = parts.iter().map(|(_, values)| values.clone());
+        let state = State {
+            format: if parts.len() == 1 {
+                FORMAT
+            } else {
+                FORMAT_OF_PARTS
+            },
+            settings: settings(&recipe.to_ron()),
+            position: position.clone(),
+            agents: agents.collect(),
+            algorithm: values.next().unwrap_or_default(),
+            other_parts: values.collect(),
+        };
+        let path = partial.join(STATE);
+        // RON writes enough digits to read every number back unchanged.
+        fs::write(&path, ron::to_string(&state)?)?;
+        File::open(&path)?.sync_all()?;
+        sync_folder(partial)?;
+        fs::rename(partial, target)?;
+        sync_folder(folder)
+    })
+}
+
+fn names(team: &Team) -> Vec<String> {
+    team.iter().map(|agent| agent.name.clone()).collect()
 }
 
 /// Removes all but the newest `keep` checkpoints.
@@ -129,44 +210,20 @@ fn remove(checkpoint: &Path) -> Result<()> {
         .with_context(|| format!("removing the checkpoint {}", checkpoint.display()))
 }
 
-fn write(
-    folder: &Path,
-    target: &Path,
-    agents: &[Agent],
-    tensors: Vec<(TensorSpec, StateTensor)>,
-    state: &State,
-) -> Result<()> {
-    let partial = unfinished(target);
-    let outcome = write_files(&partial, agents, tensors, state)
-        .and_then(|()| Ok(fs::rename(&partial, target)?));
-    if outcome.is_err() {
-        // If the directory cannot be removed now, it is removed before the next checkpoint is written, or when
-        // the run is resumed.
-        let _ = fs::remove_dir_all(&partial);
-    }
-    outcome?;
-    sync_folder(folder)
-}
-
-fn write_files(
+/// Writes the files of one part of the agents.
+fn write_part(
     partial: &Path,
     agents: &[Agent],
+    part: usize,
     tensors: Vec<(TensorSpec, StateTensor)>,
-    state: &State,
 ) -> Result<()> {
-    fs::create_dir(partial)?;
     for agent in agents {
         let path = partial.join(tensor_file(&agent.name));
         let weights = agent.model.trainable_weights().into_iter();
         let weights = weights.map(|(spec, weight)| (spec, StateTensor::from(weight)));
         write_tensors(&path, &weights.collect::<Vec<_>>())?;
     }
-    write_tensors(&partial.join(ALGORITHM), &tensors)?;
-    let path = partial.join(STATE);
-    // RON writes enough digits to read every number back unchanged.
-    fs::write(&path, ron::to_string(state)?)?;
-    File::open(&path)?.sync_all()?;
-    sync_folder(partial)
+    write_tensors(&partial.join(algorithm_file(part)), &tensors)
 }
 
 fn write_tensors(path: &Path, tensors: &[(TensorSpec, StateTensor)]) -> Result<()> {
@@ -369,32 +426,41 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     /// If tensors are damaged or do not fit. The message names them, and what to resume from instead. After an
     /// error, the team must not be used.
-    pub(crate) fn restore(
-        &self,
-        agents: &mut [Agent],
-        algorithm: &mut dyn Algorithm,
-    ) -> Result<()> {
-        self.read_tensors(agents, algorithm)
+    pub(crate) fn restore(&self, team: &mut Team, algorithm: &mut dyn Algorithm) -> Result<()> {
+        let (parts, saved) = (team.ranks().grid().parts, 1 + self.state.other_parts.len());
+        ensure!(
+            parts == saved,
+            "the checkpoint {} holds the agents in {saved} part(s), but now they are divided into {parts}: set \
+             `parallel.replicas` to the number of ranks divided by {saved}, and start a multiple of {saved} ranks",
+            self.path.display()
+        );
+        self.read_tensors(team, algorithm)
             .with_context(|| way_out(self.run, self.path))
     }
 
-    fn read_tensors(&self, agents: &mut [Agent], algorithm: &mut dyn Algorithm) -> Result<()> {
-        let names = agents.iter().map(|agent| &agent.name);
+    fn read_tensors(&self, team: &mut Team, algorithm: &mut dyn Algorithm) -> Result<()> {
+        let (ranks, size) = (team.ranks(), team.size());
+        let part = ranks.grid().part_of(ranks.world().rank());
+        let saved_names = self.state.agents.get(ranks.agents(size));
         ensure!(
-            self.state.agents.iter().eq(names),
+            self.state.agents.len() == size && saved_names == Some(&names(team)),
             "{} is damaged: its agents are not those of its recipe",
             self.path.join(STATE).display()
         );
-        for agent in &mut *agents {
+        for agent in team.iter_mut() {
             let tensors = Weights::open(&self.path.join(tensor_file(&agent.name)))?;
             agent.model.replace_trainable(&mut |spec: &TensorSpec| {
                 tensors.read(&spec.name, &spec.shape)
             })?;
         }
-        let tensors = TensorFile(Weights::open(&self.path.join(ALGORITHM))?);
-        let saved = SavedState::new(&self.state.algorithm, &tensors, &self.updates);
+        let tensors = TensorFile(Weights::open(&self.path.join(algorithm_file(part)))?);
+        let values = match part.checked_sub(1) {
+            None => &self.state.algorithm,
+            Some(other) => &self.state.other_parts[other],
+        };
+        let saved = SavedState::new(values, &tensors, &self.updates);
         algorithm
-            .restore(agents, &saved)
+            .restore(team, &saved)
             .context("the state of the algorithm does not fit")
     }
 }
@@ -425,9 +491,9 @@ fn read_state(path: &Path) -> Result<State> {
     let damaged = || format!("{} is damaged", file.display());
     let header: Header = ron_options().from_str(&text).with_context(damaged)?;
     ensure!(
-        header.format == FORMAT,
-        "it was written by {} polyphony (format {}; this one reads {FORMAT})",
-        if header.format > FORMAT {
+        [FORMAT, FORMAT_OF_PARTS].contains(&header.format),
+        "it was written by {} polyphony (format {}; this one reads {FORMAT} and {FORMAT_OF_PARTS})",
+        if header.format > FORMAT_OF_PARTS {
             "a newer"
         } else {
             "an older"

@@ -30,6 +30,26 @@ pub enum Devices {
     Same(DeviceChoice),
     /// Each model runs on its own device, in the order of the environment's roles.
     Each(Vec<DeviceChoice>),
+    /// All models of a rank run on one GPU: its number is that of the rank among the ranks on the same machine.
+    Local(LocalGpu),
+}
+
+/// The kind of GPU of `devices: Local(…)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LocalGpu {
+    /// An NVIDIA GPU, through CUDA.
+    Cuda,
+    /// A GPU, through Vulkan and SPIR-V.
+    Vulkan,
+}
+
+impl LocalGpu {
+    fn on_node_rank(self, rank: usize) -> DeviceChoice {
+        match self {
+            Self::Cuda => DeviceChoice::Cuda(rank),
+            Self::Vulkan => DeviceChoice::Vulkan(rank),
+        }
+    }
 }
 
 impl Default for Devices {
@@ -41,12 +61,19 @@ impl Default for Devices {
 impl Devices {
     /// The first device that is not the CPU.
     pub(crate) fn first_other_than_cpu(&self) -> Option<DeviceChoice> {
-        let devices = match self {
-            Self::Same(device) => std::slice::from_ref(device),
-            Self::Each(devices) => devices,
+        let mut devices = match self {
+            Self::Each(devices) => devices.clone().into_iter(),
+            Self::Same(_) | Self::Local(_) => self.of_team(1).into_iter(),
         };
-        let mut devices = devices.iter().copied();
         devices.find(|device| *device != DeviceChoice::Cpu)
+    }
+
+    /// The devices with those that `Local` means for this rank of a machine.
+    pub(crate) fn on_node_rank(&self, rank: usize) -> Self {
+        match self {
+            Self::Local(kind) => Self::Same(kind.on_node_rank(rank)),
+            Self::Same(_) | Self::Each(_) => self.clone(),
+        }
     }
 
     /// The device of each agent in a team of `agents`. A list is returned unchanged; before training or
@@ -55,6 +82,8 @@ impl Devices {
         match self {
             Self::Same(device) => vec![*device; agents],
             Self::Each(devices) => devices.clone(),
+            // Until the rank is known, that of the first one.
+            Self::Local(kind) => vec![kind.on_node_rank(0); agents],
         }
     }
 }

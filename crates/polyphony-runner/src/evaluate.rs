@@ -1,11 +1,11 @@
 //! Evaluates a team on held-out tasks.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use indexmap::IndexMap;
 use polyphony_episode::{Environment, FinishReason, Response, Reward, Role, Turn};
-use polyphony_marl::{Episode, Episodes, Protocol, play_episodes};
+use polyphony_marl::{Communicator, Episode, Episodes, Protocol, RankGroup, play_episodes};
 use polyphony_report::{
     EpisodeRecord, EvaluationRecord, EvaluationTiming, RoleReturn, RoleSummary, RunInfo, mean,
 };
@@ -16,6 +16,7 @@ use crate::{
     info,
     observer::{Event, Observer},
     prepare::Prepared,
+    ranks::{self, agree, any, check_same_run},
     recipe::Recipe,
     registry::Registry,
     stop::Stop,
@@ -45,23 +46,36 @@ pub struct EvaluationResult {
     pub evaluation: EvaluationRecord,
 }
 
-/// Evaluates a team outside of training. Returns `None` if the evaluation was stopped.
+/// Evaluates a team outside of training. Returns `None` if the evaluation was stopped. `world` connects the ranks that
+/// evaluate together, as in [`train`](crate::train()); all of them get the result.
 ///
 /// # Errors
 /// If models or data cannot be obtained, or the evaluation fails.
 pub fn evaluate(
     registry: &Registry,
     request: &EvaluationRequest<'_>,
+    world: &Arc<dyn Communicator>,
     stop: &Stop,
     observer: &mut dyn Observer,
 ) -> Result<Option<EvaluationResult>> {
-    let algorithm = registry.read_algorithm(&request.recipe.algorithm)?.settings;
-    let (recipe, environment) = request.agents.apply_to(registry, request.recipe)?;
-    let recipe = recipe.with_resolved_precision()?;
-    recipe
-        .validate_with(algorithm.as_ref())
-        .context("checking the recipe with the team and the devices of this evaluation")?;
-    let prepared = Prepared::for_evaluation(registry, &recipe, environment, algorithm, observer)?;
+    let everyone = RankGroup::of(Arc::clone(world));
+    let check = || {
+        let algorithm = registry.read_algorithm(&request.recipe.algorithm)?.settings;
+        let (recipe, environment) = request.agents.apply_to(registry, request.recipe)?;
+        let recipe = recipe.with_resolved_precision()?;
+        recipe
+            .validate_with(algorithm.as_ref())
+            .context("checking the recipe with the team and the devices of this evaluation")?;
+        Ok((algorithm, recipe, environment))
+    };
+    let (algorithm, recipe, environment) = agree(&everyone, check())?;
+    check_same_run(
+        &everyone,
+        &format!("evaluate {:?}", request.protocol),
+        &recipe,
+    )?;
+    let prepared =
+        Prepared::for_evaluation(registry, &recipe, environment, algorithm, world, observer)?;
     let session = EvaluationSession {
         prepared: &prepared,
         recipe: &recipe,
@@ -77,7 +91,8 @@ pub fn evaluate(
          the context: lower `max_new_tokens`, or use models with a longer context",
         evaluation.skipped_episodes
     );
-    let info = info::run_info(registry, &recipe, &prepared)?;
+    let ranks = ranks::info(world.as_ref(), prepared.team.agents.ranks());
+    let info = info::run_info(registry, &recipe, &prepared, ranks)?;
     Ok(Some(EvaluationResult {
         recipe,
         info,
@@ -119,13 +134,13 @@ impl EvaluationSession<'_> {
         let mut all = Episodes::default();
         let mut done = 0;
         for batch in indices.chunks(tasks_at_once(episodes)) {
-            if stop.is_requested() {
+            let world = self.prepared.team.agents.ranks().world();
+            if any(world, stop.is_requested())? {
                 observer.on_event(Event::PhaseEnded);
                 return Ok(None);
             }
-            let agents = &self.prepared.team.agents;
             let batch_episodes = play_episodes(
-                agents,
+                &self.prepared.team.agents,
                 self.environment(),
                 tasks.batch(batch),
                 episodes,

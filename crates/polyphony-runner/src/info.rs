@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use polyphony_report::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RunInfo};
+use polyphony_report::{AlgorithmInfo, EnvironmentInfo, ProgramInfo, RanksInfo, RunInfo};
 
 use crate::{operational::operational_keys, prepare::Prepared, recipe::Recipe, registry::Registry};
 
@@ -15,6 +15,7 @@ pub(crate) fn run_info(
     registry: &Registry,
     recipe: &Recipe,
     prepared: &Prepared,
+    ranks: Option<RanksInfo>,
 ) -> Result<RunInfo> {
     let Prepared {
         environment,
@@ -48,6 +49,7 @@ pub(crate) fn run_info(
         seed: recipe.seed,
         steps: recipe.steps,
         models: models.map(str::to_owned).collect(),
+        ranks,
         training: None,
         trained_from: None,
     })

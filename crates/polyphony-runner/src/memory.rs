@@ -87,15 +87,19 @@ impl Needs {
 
 impl Plan<'_> {
     /// Refuses a run that cannot fit into the computer's main memory. `available` is the memory in bytes that
-    /// this process has or can get; `None` if the system does not report it. The memory of GPUs is not
-    /// checked, because burn does not report how much they have.
+    /// this process has or can get; `None` if the system does not report it. `others` is what the other ranks on the
+    /// machine need. The memory of GPUs is not checked, because burn does not report how much they have.
     ///
     /// # Errors
     /// States what is needed, what is available, and what would help.
-    pub(crate) fn check(&self, members: &[Member], available: Option<u64>) -> Result<()> {
-        let needed = by_device(&self.needs(members));
-        let needed = needed.get(&DeviceChoice::Cpu.to_string());
-        if let (Some(&needed), Some(available)) = (needed, available)
+    pub(crate) fn check(
+        &self,
+        members: &[Member],
+        others: u64,
+        available: Option<u64>,
+    ) -> Result<()> {
+        let needed = self.main_memory(members).saturating_add(others);
+        if let Some(available) = available
             && needed > available
         {
             bail!(
@@ -106,6 +110,15 @@ impl Plan<'_> {
             );
         }
         Ok(())
+    }
+
+    /// The bytes of the computer's main memory that these agents need.
+    pub(crate) fn main_memory(&self, members: &[Member]) -> u64 {
+        let needed = by_device(&self.needs(members));
+        needed
+            .get(&DeviceChoice::Cpu.to_string())
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Logs how much memory a run will need.
@@ -503,11 +516,18 @@ mod tests {
         let config = tiny();
         let members = members(&config);
         let recipe = fixture::recipe(&[]);
-        assert!(plan(&recipe).check(&members, None).is_ok());
-        assert!(plan(&recipe).check(&members, Some(1 << 40)).is_ok());
+        assert!(plan(&recipe).check(&members, 0, None).is_ok());
+        assert!(plan(&recipe).check(&members, 0, Some(1 << 40)).is_ok());
+        // Another rank on the machine takes the rest.
+        let others = (1 << 40) - 1;
+        assert!(
+            plan(&recipe)
+                .check(&members, others, Some(1 << 40))
+                .is_err()
+        );
         let message = |changes: &[&str]| {
             let recipe = fixture::recipe(changes);
-            let outcome = plan(&recipe).check(&members, Some(1 << 20));
+            let outcome = plan(&recipe).check(&members, 0, Some(1 << 20));
             outcome.unwrap_err().to_string()
         };
         let text = message(&[]);

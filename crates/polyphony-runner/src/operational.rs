@@ -1,11 +1,12 @@
-//! Operational settings: those that change how an environment or a data set runs, such as a number of
-//! workers, but do not affect any episode.
+//! Operational settings: those that change how an environment, a data set or the whole run is executed, such as a
+//! number of workers, but do not affect any episode beyond rounding.
 
 use anyhow::Result;
 
 use crate::{recipe::Recipe, registry::Registry};
 
-/// The paths of a recipe's operational settings: those of its environment and its data sets.
+/// The paths of a recipe's operational settings: those of its environment and its data sets, and how ranks share
+/// the run.
 ///
 /// # Errors
 /// If something that the recipe names is not registered, or its settings cannot be read.
@@ -18,7 +19,7 @@ pub(crate) fn operational_keys(registry: &Registry, recipe: &Recipe) -> Result<V
             sections.push((section, keys));
         }
     }
-    let mut paths = Vec::new();
+    let mut paths = vec!["parallel".to_owned()];
     for (section, keys) in sections {
         paths.extend(keys.iter().map(|key| format!("{section}.{key}")));
     }
@@ -83,10 +84,10 @@ mod tests {
             operational_keys(&registry, &recipe).unwrap()
         };
         let workers = "environment.workers";
-        assert_eq!(keys("Parallel(workers: 2)", None), [workers]);
-        assert_eq!(keys("SingleAgent(Parallel)", None), [workers]);
-        assert!(keys("SameLength", None).is_empty());
+        assert_eq!(keys("Parallel(workers: 2)", None), ["parallel", workers]);
+        assert_eq!(keys("SingleAgent(Parallel)", None), ["parallel", workers]);
+        assert_eq!(keys("SameLength", None), ["parallel"]);
         let both = keys("Parallel", Some("Bounded(most: 3)"));
-        assert_eq!(both, [workers, "held_out.most"]);
+        assert_eq!(both, ["parallel", workers, "held_out.most"]);
     }
 }

@@ -1,23 +1,30 @@
 //! Obtains and checks everything that a run needs, before anything is written.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use polyphony_episode::{Environment, Split, Task};
-use polyphony_marl::{AlgorithmSettings, EnvironmentSpec, StartedTasks, start_tasks};
+use polyphony_marl::{
+    AlgorithmSettings, Communicator, EnvironmentSpec, Message, RankGroup, Ranks, StartedTasks,
+    start_tasks,
+};
 
 use crate::{
     choice::Choice,
     memory,
+    memory::Member,
     observer::Observer,
+    ranks::{agree, arrange, check_replicas, check_same, digest},
     recipe::Recipe,
     registry::Registry,
-    team::{Models, Team},
+    team::{LoadedTeam, Models, agent_names},
 };
 
 /// A team, its environment, its tasks, and the settings of the algorithm.
 pub(crate) struct Prepared {
     pub(crate) environment: Box<dyn Environment>,
     pub(crate) algorithm: Box<dyn AlgorithmSettings>,
-    pub(crate) team: Team,
+    pub(crate) team: LoadedTeam,
     /// Tasks to train on; empty if the team is only evaluated.
     pub(crate) train: StartedTasks,
     pub(crate) held_out: StartedTasks,
@@ -33,30 +40,69 @@ impl Prepared {
         registry: &Registry,
         recipe: &Recipe,
         algorithm: Box<dyn AlgorithmSettings>,
+        world: &Arc<dyn Communicator>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let environment = registry.build_environment(&recipe.environment)?;
-        check_fit(registry, recipe, algorithm.as_ref(), environment.as_ref())?;
-        let tasks = load_tasks(registry, recipe, Split::Train, environment.as_ref())?;
-        ensure!(
-            recipe.tasks_per_step <= tasks.len(),
-            "`tasks_per_step` is {}, but `train` has only {} tasks",
-            recipe.tasks_per_step,
-            tasks.len()
-        );
-        let held_out = held_out_tasks(registry, recipe, environment.as_ref())?;
-        let models = Models::open(recipe, environment.as_ref(), observer)?;
-        let mut members = models.members(recipe, environment.roles().len())?;
+        let everyone = RankGroup::of(Arc::clone(world));
+        let local_recipe = recipe.on_node_rank(world.node().rank);
+        let build = || {
+            let environment = registry.build_environment(&recipe.environment)?;
+            check_fit(registry, recipe, algorithm.as_ref(), environment.as_ref())?;
+            let tasks = load_tasks(registry, recipe, Split::Train, environment.as_ref())?;
+            ensure!(
+                recipe.tasks_per_step <= tasks.len(),
+                "`tasks_per_step` is {}, but `train` has only {} tasks",
+                recipe.tasks_per_step,
+                tasks.len()
+            );
+            let held_out = held_out_tasks(registry, recipe, environment.as_ref())?;
+            Ok((environment, tasks, held_out))
+        };
+        let (environment, tasks, held_out) = agree(&everyone, build())?;
         let plan = memory::Plan {
             recipe,
             spec: EnvironmentSpec::of(environment.as_ref()),
             algorithm: algorithm.as_ref(),
         };
+        check_same(&everyone, "tasks", &digest(&(&tasks, &held_out)))?;
+        let ranks = arrange_for(world, recipe, environment.as_ref())?;
+        ensure!(
+            ranks.grid().parts == 1 || !algorithm.needs_whole_team(),
+            "the algorithm `{}` must see all agents, so they cannot be spread over {} ranks: set \
+             `parallel.replicas` to {}, the number of ranks",
+            recipe.algorithm.name(),
+            ranks.grid().parts,
+            world.size()
+        );
+        if ranks.grid().replicas > recipe.updates.minibatch {
+            log::warn!(
+                "each gradient step has {} nodes (`updates.minibatch`), so only so many of the {} replicas of an \
+                 agent work in its forward and backward passes",
+                recipe.updates.minibatch,
+                ranks.grid().replicas
+            );
+        }
+        let models = Models::open(&local_recipe, environment.as_ref(), ranks, observer);
+        let models = agree(&everyone, models)?;
+        let mut members = models.members(&local_recipe, environment.roles().len())?;
         let available = memory::available();
+        // Ranks on one machine share its memory.
+        let check_memory = |members: &[Member]| {
+            let node = world.node().first;
+            let needed = (node, plan.main_memory(members));
+            let all = everyone.exchange(Message::Records, Ok(needed))?;
+            let on_node = all
+                .iter()
+                .filter(|(of, _)| *of == node)
+                .map(|(_, bytes)| bytes);
+            let others = on_node.sum::<u64>() - needed.1;
+            agree(&everyone, plan.check(members, others, available))
+        };
         // Memory is checked twice: before the weights are read, because they alone may need too much, and
         // again when the prompts are known.
-        plan.check(&members, available)?;
-        let team = models.load(recipe)?;
+        check_memory(&members)?;
+        let team = agree(&everyone, models.load(&local_recipe))?;
+        check_replicas(&team.agents)?;
         let train = start_all(recipe, environment.as_ref(), &team, tasks, "train")?;
         let held_out = start_all(recipe, environment.as_ref(), &team, held_out, "held_out")?;
         for member in &mut members {
@@ -67,7 +113,7 @@ impl Prepared {
             member.longest_prompt_tokens = lengths.copied().max();
         }
         plan.log(&members, available);
-        plan.check(&members, available)?;
+        check_memory(&members)?;
         if recipe.sampling.truncates() {
             log::warn!(
                 "sampling with top-p or top-k biases the update, which differentiates the whole \
@@ -93,11 +139,22 @@ impl Prepared {
         recipe: &Recipe,
         environment: Box<dyn Environment>,
         algorithm: Box<dyn AlgorithmSettings>,
+        world: &Arc<dyn Communicator>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        check_fit(registry, recipe, algorithm.as_ref(), environment.as_ref())?;
-        let held_out = held_out_tasks(registry, recipe, environment.as_ref())?;
-        let team = Models::open(recipe, environment.as_ref(), observer)?.load(recipe)?;
+        let everyone = RankGroup::of(Arc::clone(world));
+        let check = || {
+            check_fit(registry, recipe, algorithm.as_ref(), environment.as_ref())?;
+            held_out_tasks(registry, recipe, environment.as_ref())
+        };
+        let held_out = agree(&everyone, check())?;
+        check_same(&everyone, "tasks", &digest(&held_out))?;
+        let ranks = arrange_for(world, recipe, environment.as_ref())?;
+        let local_recipe = recipe.on_node_rank(world.node().rank);
+        let load = || {
+            Models::open(&local_recipe, environment.as_ref(), ranks, observer)?.load(&local_recipe)
+        };
+        let team = agree(&everyone, load())?;
         let held_out = start_all(recipe, environment.as_ref(), &team, held_out, "held_out")?;
         Ok(Self {
             environment,
@@ -112,6 +169,15 @@ impl Prepared {
     pub(crate) fn discount(&self) -> f64 {
         self.algorithm.sampling_plan().discount
     }
+}
+
+fn arrange_for(
+    world: &Arc<dyn Communicator>,
+    recipe: &Recipe,
+    environment: &dyn Environment,
+) -> Result<Ranks> {
+    let agents = agent_names(&recipe.team, environment.roles()).len();
+    arrange(world, &recipe.parallel, agents)
 }
 
 fn check_fit(
@@ -182,7 +248,7 @@ fn load_tasks(
 fn start_all(
     recipe: &Recipe,
     environment: &dyn Environment,
-    team: &Team,
+    team: &LoadedTeam,
     tasks: Vec<Task>,
     key: &str,
 ) -> Result<StartedTasks> {

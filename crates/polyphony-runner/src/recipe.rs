@@ -4,7 +4,7 @@
 //! registered recipe or a file, applies `--set path=value`, lets the registered types read their own
 //! settings, and checks every number. Code that gets a loaded recipe can therefore rely on the ranges.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use polyphony_marl::{AlgorithmSettings, LongPrompts, TrainingConfig, Updates};
@@ -71,6 +71,9 @@ pub struct Recipe {
     /// Where the models run.
     #[serde(default)]
     pub devices: Devices,
+    /// How several processes share the run.
+    #[serde(default)]
+    pub parallel: Parallel,
 }
 
 fn one() -> usize {
@@ -187,6 +190,32 @@ pub struct Checkpoints {
 impl Default for Checkpoints {
     fn default() -> Self {
         Self { every: 20, keep: 1 }
+    }
+}
+
+/// How the ranks of a run share it: processes that were started together, for example by `mpirun`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Parallel {
+    /// The number of ranks that hold the same agents and share their work. `None` spreads the agents over as many
+    /// ranks as possible first.
+    pub replicas: Option<usize>,
+    /// A rank that has waited for others for this many seconds logs for which ones.
+    pub warn_after_secs: u64,
+}
+
+impl Default for Parallel {
+    fn default() -> Self {
+        Self {
+            replicas: None,
+            warn_after_secs: 300,
+        }
+    }
+}
+
+impl Parallel {
+    pub(crate) fn warn_after(&self) -> Duration {
+        Duration::from_secs(self.warn_after_secs)
     }
 }
 
@@ -317,6 +346,14 @@ impl Recipe {
             precision: self.precision.resolved(&self.devices)?,
             ..self.clone()
         })
+    }
+
+    /// The recipe with the device that `devices: Local(…)` means for this rank of a machine.
+    pub(crate) fn on_node_rank(&self, rank: usize) -> Self {
+        Self {
+            devices: self.devices.on_node_rank(rank),
+            ..self.clone()
+        }
     }
 
     /// The part of the recipe that an algorithm and a rollout need.

@@ -1,9 +1,15 @@
 //! Resumes a run that was stopped: finds its checkpoint, and checks what may be changed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, ensure};
+use polyphony_marl::{Communicator, Message, RankGroup};
 use polyphony_report::{FileLengths, RunDirectory, check_training_run};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     changeable::Changeable,
@@ -11,7 +17,9 @@ use crate::{
     info,
     observer::Observer,
     prepare::Prepared,
+    ranks::{self, agree, check_same_run},
     recipe::Recipe,
+    records::{Records, shared_path},
     registry::Registry,
     saved_recipe::run_recipe,
     stop::Stop,
@@ -21,7 +29,9 @@ use crate::{
 /// Resumes a run that was stopped, as if it had never stopped. `overrides` of the form `path=value` may
 /// change only settings that do not affect the steps that are done: `steps`, `checkpoints`, `long_prompts`,
 /// `updates.logprob_tolerance`, `updates.max_skipped_updates`, and how the environment and the data sets run on
-/// the machine (their operational keys).
+/// the machine (their operational keys). The number of replicas may change; the number of parts into which the agents
+/// are divided may not, since each part saves the state of its own agents. `world` connects the ranks, as in
+/// [`train`](crate::train()).
 ///
 /// # Errors
 /// As [`train`](crate::train()), and if the run is complete, its checkpoint cannot be used, its records have
@@ -31,29 +41,58 @@ pub fn resume(
     path: &Path,
     from: &checkpoint::ResumeFrom,
     overrides: &[String],
+    world: &Arc<dyn Communicator>,
     stop: &Stop,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    let before = run_recipe(registry, path, &[])?;
-    let planned = before.steps;
-    let recipe = run_recipe(registry, path, overrides)?;
-    let changeable = Changeable::of(registry, &recipe)?;
-    changeable.check(&before, &recipe)?;
-    let algorithm = registry.read_algorithm(&recipe.algorithm)?.settings;
-    recipe.validate_for_training(algorithm.as_ref())?;
-    check_training_run(path).context("there is nothing to resume")?;
-    let start = find_checkpoint(path, from, &recipe)?;
+    let everyone = RankGroup::of(Arc::clone(world));
+    // Ranks may have been started in different directories, and a shared file system may show them different lists of
+    // checkpoints. Rank 0 decides.
+    let path = &shared_path(&everyone, path)?;
+    let read = || {
+        let before = run_recipe(registry, path, &[])?;
+        let planned = before.steps;
+        let recipe = run_recipe(registry, path, overrides)?;
+        let changeable = Changeable::of(registry, &recipe)?;
+        changeable.check(&before, &recipe)?;
+        let algorithm = registry.read_algorithm(&recipe.algorithm)?.settings;
+        recipe.validate_for_training(algorithm.as_ref())?;
+        Ok((planned, recipe, changeable, algorithm))
+    };
+    let (planned, recipe, changeable, algorithm) = agree(&everyone, read())?;
+    check_same_run(&everyone, "resume", &recipe)?;
     // All files of the run are checked before models are read or anything is changed.
-    let checkpoint = match &start.checkpoint {
-        None => None,
-        Some(checkpoint) => Some(Checkpoint::open(path, checkpoint, &recipe, &changeable)?),
+    let find = || {
+        check_training_run(path).context("there is nothing to resume")?;
+        find_checkpoint(path, from, &recipe).map(Some)
     };
-    let mut run = match &checkpoint {
-        None => RunDirectory::open(path, FileLengths::default())?,
-        Some(checkpoint) => checkpoint.open_records()?,
+    let start = if everyone.rank() == 0 {
+        find()
+    } else {
+        Ok(None)
     };
-    let prepared = Prepared::for_training(registry, &recipe, algorithm, observer)?;
-    let info = info::run_info(registry, &recipe, &prepared)?;
+    let start: Option<StartingPoint> = agree(&everyone, start)?;
+    let start = everyone
+        .exchange(Message::Records, Ok(start))?
+        .swap_remove(0);
+    let start = start.context("rank 0 has found a starting point")?;
+    let open = || {
+        let checkpoint = match &start.checkpoint {
+            None => None,
+            Some(checkpoint) => Some(Checkpoint::open(path, checkpoint, &recipe, &changeable)?),
+        };
+        let run = match (&checkpoint, everyone.rank()) {
+            (None, 0) => Some(RunDirectory::open(path, FileLengths::default())?),
+            (Some(checkpoint), 0) => Some(checkpoint.open_records()?),
+            _ => None,
+        };
+        Ok((checkpoint, run))
+    };
+    let (checkpoint, run) = agree(&everyone, open())?;
+    let mut run = Records::open(everyone, run)?;
+    let prepared = Prepared::for_training(registry, &recipe, algorithm, world, observer)?;
+    let ranks = ranks::info(world.as_ref(), prepared.team.agents.ranks());
+    let info = info::run_info(registry, &recipe, &prepared, ranks)?;
     let mut session = Session::new(&recipe, prepared)?;
     let position = match checkpoint {
         None => Position::default(),
@@ -62,12 +101,14 @@ pub fn resume(
             checkpoint.position().clone()
         }
     };
-    // In this order, a run that is killed here can still be resumed from its newest checkpoint.
-    checkpoint::rewind_to(path, position.steps, &recipe)?;
-    run.truncate(position.file_lengths)?;
-    run.save_recipe(&recipe.to_ron())?;
-    run.save_info(&info)?;
-    session.save_environment(&run)?;
+    run.on_first(|run| {
+        // In this order, a run that is killed here can still be resumed from its newest checkpoint.
+        checkpoint::rewind_to(path, position.steps, &recipe)?;
+        run.truncate(position.file_lengths)?;
+        run.save_recipe(&recipe.to_ron())?;
+        run.save_info(&info)?;
+        session.save_environment(run)
+    })?;
     warn_of_changes(&recipe, planned, &position, start.last_evaluated_step);
     log::info!(
         "resuming {} after step {}; later records are made again",
@@ -80,6 +121,7 @@ pub fn resume(
 }
 
 /// Where a run is resumed, and the step of its last evaluation.
+#[derive(Serialize, Deserialize)]
 struct StartingPoint {
     checkpoint: Option<PathBuf>,
     last_evaluated_step: Option<usize>,

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use polyphony_episode::{Environment, Role, SHARED_AGENT};
-use polyphony_marl::{Agent, TextCodec};
+use polyphony_marl::{Agent, Message, Ranks, Team, TextCodec};
 use polyphony_model::{LanguageModel, ModelAssets, ModelFiles};
 use polyphony_report::{remove_unfinished, save_trained_steps, unfinished};
 
@@ -18,17 +18,17 @@ use crate::{
     memory::Member,
     models::resolve_model,
     observer::Observer,
+    ranks::agree,
     recipe::{Recipe, TeamModels},
 };
 
 /// The folder of a run's saved agents.
 pub(crate) const AGENTS: &str = "agents";
 
-/// The agents of a run, and the files that are saved beside the weights of each agent.
+/// The agents of this rank, and the files that are saved beside the weights of each agent.
 #[derive(Debug)]
-pub(crate) struct Team {
-    /// One agent per role, or one for all roles.
-    pub agents: Vec<Agent>,
+pub(crate) struct LoadedTeam {
+    pub(crate) agents: Team,
     assets: Vec<Arc<ModelAssets>>,
 }
 
@@ -37,8 +37,11 @@ pub(crate) struct Team {
 pub(crate) struct Models {
     /// One for each pair of model and device.
     base_models: Vec<BaseModel>,
-    /// One agent per role, or one for all roles.
+    /// The agents of this rank.
     agents: Vec<NamedAgent>,
+    /// The number of agents of the whole team.
+    team_size: usize,
+    ranks: Ranks,
 }
 
 /// A model on a device from which one or more agents start.
@@ -52,18 +55,21 @@ struct BaseModel {
 #[derive(Debug)]
 struct NamedAgent {
     name: String,
+    /// Its index in the whole team.
+    index: usize,
     /// The index of its base model.
     base: usize,
 }
 
 impl Models {
-    /// Obtains and opens the models of a recipe, each of them once per device.
+    /// Obtains and opens the models of this rank's agents, each of them once per device.
     ///
     /// # Errors
     /// If the program was built without one of the devices, or a model cannot be obtained or opened.
     pub(crate) fn open(
         recipe: &Recipe,
         environment: &dyn Environment,
+        ranks: Ranks,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let roles = environment.roles();
@@ -78,12 +84,17 @@ impl Models {
         models
             .iter()
             .try_for_each(|model| polyphony_hub::check_model_name(model))?;
+        let names = agent_names(&recipe.team, roles);
+        let held = ranks.agents(names.len());
         let mut opened = Self {
             base_models: Vec::new(),
             agents: Vec::new(),
+            team_size: names.len(),
+            ranks,
         };
         let models = models.into_iter().zip(recipe.devices.of_team(roles.len()));
-        for (name, (model, device)) in agent_names(&recipe.team, roles).into_iter().zip(models) {
+        let agents = names.into_iter().zip(models).enumerate();
+        for (index, (name, (model, device))) in agents.filter(|(index, _)| held.contains(index)) {
             let path = resolve_model(model, observer)?;
             let is_same = |base: &BaseModel| base.path == path && base.device == device;
             let base = match opened.base_models.iter().position(is_same) {
@@ -98,24 +109,24 @@ impl Models {
                     opened.base_models.len() - 1
                 }
             };
-            opened.agents.push(NamedAgent { name, base });
+            opened.agents.push(NamedAgent { name, index, base });
         }
         Ok(opened)
     }
 
     /// The agents as the memory estimate needs them, before prompts are known.
     pub(crate) fn members(&self, recipe: &Recipe, roles: usize) -> Result<Vec<Member>> {
-        let member = |(index, agent): (usize, &NamedAgent)| {
+        let member = |(position, agent): (usize, &NamedAgent)| {
             let base = &self.base_models[agent.base];
-            let earlier_agents = &self.agents[..index];
+            let earlier_agents = &self.agents[..position];
             Ok(Member {
                 name: agent.name.clone(),
                 config: base.files.config.clone(),
                 device: base.device,
                 precision: recipe.precision.on(base.device)?,
-                roles: match self.agents.len() {
+                roles: match self.team_size {
                     1 => 0..roles,
-                    _ => index..index + 1,
+                    _ => agent.index..agent.index + 1,
                 },
                 shares_initial_weights: earlier_agents
                     .iter()
@@ -131,7 +142,7 @@ impl Models {
     /// # Errors
     /// If a device cannot be opened or lacks what the recipe needs, or a model cannot be read or has no
     /// tokenizer.
-    pub(crate) fn load(self, recipe: &Recipe) -> Result<Team> {
+    pub(crate) fn load(self, recipe: &Recipe) -> Result<LoadedTeam> {
         let lora = recipe.fine_tuning.lora();
         let mut base_models = Vec::new();
         for base in self.base_models {
@@ -151,12 +162,8 @@ impl Models {
             loaded.model = loaded.model.with_precision(precision)?;
             base_models.push((path, loaded));
         }
-        let mut team = Team {
-            agents: Vec::new(),
-            assets: Vec::new(),
-        };
-        for (index, agent) in self.agents.into_iter().enumerate() {
-            let NamedAgent { name, base } = agent;
+        let (mut agents, mut assets) = (Vec::new(), Vec::new());
+        for NamedAgent { name, index, base } in self.agents {
             let (path, base) = &base_models[base];
             let model = base.model.clone();
             let model = match &lora {
@@ -171,11 +178,13 @@ impl Models {
                     })?,
                 None => model,
             };
-            let agent = Agent::new(name, model, Arc::clone(&base.codec));
-            team.agents.push(agent);
-            team.assets.push(Arc::clone(&base.assets));
+            agents.push(Agent::new(name, model, Arc::clone(&base.codec)));
+            assets.push(Arc::clone(&base.assets));
         }
-        Ok(team)
+        Ok(LoadedTeam {
+            agents: Team::on_ranks(agents, self.team_size, self.ranks)?,
+            assets,
+        })
     }
 }
 
@@ -219,21 +228,38 @@ impl LoadedModel {
 }
 
 /// Saves every agent below `run` as a Hugging Face directory, replacing an earlier one, and the number of
-/// training steps that the agents have had, if it is known. Returns the directories.
+/// training steps that the agents have had, if it is known. Returns the directories. The first replica of each agent
+/// saves it; all ranks call this function.
 ///
 /// # Errors
 /// If the disk is full or gone.
-pub(crate) fn save_agents(run: &Path, team: &Team, steps: Option<usize>) -> Result<Vec<PathBuf>> {
+pub(crate) fn save_agents(
+    run: &Path,
+    team: &LoadedTeam,
+    steps: Option<usize>,
+) -> Result<Vec<PathBuf>> {
     let folder = run.join(AGENTS);
-    remove_unfinished(&folder)?;
-    // The number is removed first: it would be wrong while some agents are old and some are new.
-    save_trained_steps(run, None)?;
+    let ranks = team.agents.ranks();
+    let if_first = |save: &dyn Fn() -> Result<()>| {
+        let outcome = if ranks.is_first() { save() } else { Ok(()) };
+        agree(ranks.world(), outcome)
+    };
+    if_first(&|| {
+        remove_unfinished(&folder)?;
+        // The number is removed first: it would be wrong while some agents are old and some are new.
+        Ok(save_trained_steps(run, None)?)
+    })?;
     let agents = team.agents.iter().zip(&team.assets);
-    let paths = agents
-        .map(|(agent, assets)| save_agent(&folder, agent, assets))
-        .collect::<Result<_>>()?;
-    save_trained_steps(run, steps)?;
-    Ok(paths)
+    let saved = match ranks.replicas().rank() {
+        0 => agents
+            .map(|(agent, assets)| save_agent(&folder, agent, assets))
+            .collect::<Result<Vec<PathBuf>>>(),
+        _ => Ok(Vec::new()),
+    };
+    let saved = agree(ranks.world(), saved)?;
+    if_first(&|| Ok(save_trained_steps(run, steps)?))?;
+    let paths = ranks.exchange_parts(Message::Records, Ok(saved))?;
+    Ok(paths.into_iter().flatten().collect())
 }
 
 fn save_agent(folder: &Path, agent: &Agent, assets: &ModelAssets) -> Result<PathBuf> {

@@ -2,12 +2,16 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
 use anyhow::{Context as _, Result};
 use polyphony_episode::{Environment, Metric, MetricKey, MetricValue};
-use polyphony_marl::{Algorithm, Progress, Protocol, Rollout, Step, TrainingConfig, train_step};
+use polyphony_marl::{
+    Algorithm, Communicator, Progress, Protocol, RankGroup, Rollout, Step, TrainingConfig,
+    train_step,
+};
 use polyphony_report::{EvaluationRecord, RunDirectory, check_free};
 
 use crate::{
@@ -16,7 +20,9 @@ use crate::{
     info, memory,
     observer::{BestAction, Event, Observer},
     prepare::Prepared,
+    ranks::{self, agree, any, check_same_run},
     recipe::Recipe,
+    records::Records,
     registry::Registry,
     stop::Stop,
     task_sampler::TaskSampler,
@@ -52,9 +58,9 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    pub(crate) fn of(run: &RunDirectory) -> Self {
+    pub(crate) fn of(records: &Records) -> Self {
         Self {
-            run: run.path().to_owned(),
+            run: records.path().to_owned(),
         }
     }
 }
@@ -65,31 +71,46 @@ impl Unfinished {
 /// All checks are made before the run directory is created. If `stop` is requested, the run ends after the
 /// current step and can be resumed.
 ///
+/// `world` connects the ranks that train the team together; a process that trains alone passes [`SingleRank`]. Every
+/// rank calls this function, with the same recipe. Rank 0 writes the records.
+///
 /// # Errors
 /// If data or models cannot be obtained, a step fails, or the run directory cannot be written. Errors after the
-/// run directory was created have the context [`Unfinished`].
+/// run directory was created have the context [`Unfinished`]. If one rank fails, all of them do; those that have
+/// no error of their own return [`MarlError::OtherRank`].
+///
+/// [`SingleRank`]: polyphony_marl::SingleRank
+/// [`MarlError::OtherRank`]: polyphony_marl::MarlError::OtherRank
 pub fn train(
     registry: &Registry,
     recipe: &Recipe,
     run_dir: Option<&Path>,
+    world: &Arc<dyn Communicator>,
     stop: &Stop,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    let recipe = &recipe.with_resolved_precision()?;
-    let algorithm = registry.read_algorithm(&recipe.algorithm)?.settings;
-    recipe.validate_for_training(algorithm.as_ref())?;
-    if let Some(path) = run_dir {
-        check_free(path)?;
-    }
-    let prepared = Prepared::for_training(registry, recipe, algorithm, observer)?;
-    let info = info::run_info(registry, recipe, &prepared)?;
-    let mut session = Session::new(recipe, prepared)?;
-    let mut run = RunDirectory::create(run_dir, &recipe.to_ron(), &info)?;
-    log::info!("writing the run to {}", run.path().display());
-    session.save_environment(&run)?;
+    let everyone = RankGroup::of(Arc::clone(world));
+    let check = || {
+        let recipe = recipe.with_resolved_precision()?;
+        let algorithm = registry.read_algorithm(&recipe.algorithm)?.settings;
+        recipe.validate_for_training(algorithm.as_ref())?;
+        if let (Some(path), 0) = (run_dir, everyone.rank()) {
+            check_free(path)?;
+        }
+        Ok((recipe, algorithm))
+    };
+    let (recipe, algorithm) = agree(&everyone, check())?;
+    check_same_run(&everyone, "train", &recipe)?;
+    let prepared = Prepared::for_training(registry, &recipe, algorithm, world, observer)?;
+    let ranks = ranks::info(world.as_ref(), prepared.team.agents.ranks());
+    let info = info::run_info(registry, &recipe, &prepared, ranks)?;
+    let mut session = Session::new(&recipe, prepared)?;
+    let mut records = Records::create(everyone, run_dir, &recipe.to_ron(), &info)?;
+    log::info!("writing the run to {}", records.path().display());
+    records.on_first(|run| session.save_environment(run))?;
     session
-        .run_to_end(&mut run, Position::default(), stop, observer)
-        .with_context(|| Unfinished::of(&run))
+        .run_to_end(&mut records, Position::default(), stop, observer)
+        .with_context(|| Unfinished::of(&records))
 }
 
 /// A team that is being trained.
@@ -103,15 +124,20 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(crate) fn new(recipe: &'a Recipe, prepared: Prepared) -> Result<Self> {
         let config = recipe.training_config();
-        let spec = polyphony_marl::EnvironmentSpec::of(prepared.environment.as_ref());
-        let agents = &prepared.team.agents;
-        let algorithm = prepared.algorithm.build(agents, &spec, &config)?;
+        let team = &prepared.team.agents;
+        let spec = team.spec(prepared.environment.as_ref());
+        let algorithm = prepared.algorithm.build(team, &spec, &config);
+        let algorithm = agree(team.ranks().world(), algorithm.map_err(Into::into))?;
         Ok(Self {
             recipe,
             config,
             prepared,
             algorithm,
         })
+    }
+
+    fn world(&self) -> &RankGroup {
+        self.prepared.team.agents.ranks().world()
     }
 
     fn environment(&self) -> &dyn Environment {
@@ -129,14 +155,15 @@ impl<'a> Session<'a> {
 
     /// Restores the team and the algorithm from a checkpoint.
     pub(crate) fn restore(&mut self, checkpoint: &Checkpoint<'_>) -> Result<()> {
-        let agents = &mut self.prepared.team.agents;
-        checkpoint.restore(agents, self.algorithm.as_mut())
+        let team = &mut self.prepared.team.agents;
+        let restored = checkpoint.restore(team, self.algorithm.as_mut());
+        agree(self.world(), restored)
     }
 
     /// Trains from a position to the end, saves the agents, and evaluates them.
     pub(crate) fn run_to_end(
         &mut self,
-        run: &mut RunDirectory,
+        run: &mut Records,
         mut position: Position,
         stop: &Stop,
         observer: &mut dyn Observer,
@@ -162,7 +189,8 @@ impl<'a> Session<'a> {
         }
         let (agents, steps) = (agent_paths?, position.steps);
         self.evaluate(run, steps, stop, observer)?;
-        let evaluations = polyphony_report::evaluations(run.path())?;
+        let read = |run: &mut RunDirectory| Ok(polyphony_report::evaluations(run.path())?);
+        let evaluations = run.on_first(read)?.unwrap_or_default();
         let evaluation_at = |step| {
             let mut all = evaluations.iter();
             all.find(|evaluation| evaluation.step == Some(step))
@@ -184,7 +212,7 @@ impl<'a> Session<'a> {
     /// every step, so that it is correct after an error too.
     fn train_steps(
         &mut self,
-        run: &mut RunDirectory,
+        run: &mut Records,
         position: &mut Position,
         stop: &Stop,
         observer: &mut dyn Observer,
@@ -205,7 +233,7 @@ impl<'a> Session<'a> {
         });
         let mut checkpointed_steps = start;
         let gradient_steps = self.algorithm.gradient_steps();
-        while position.steps < self.recipe.steps && !stop.is_requested() {
+        while position.steps < self.recipe.steps && !any(self.world(), stop.is_requested())? {
             let done = position.steps;
             if done > 0 && self.recipe.evaluation.is_due(done) {
                 // A run that is killed during the evaluation resumes here and repeats the evaluation.
@@ -214,7 +242,7 @@ impl<'a> Session<'a> {
                     checkpointed_steps = done;
                 }
                 self.evaluate(run, done, stop, observer)?;
-                if stop.is_requested() {
+                if any(self.world(), stop.is_requested())? {
                     break;
                 }
             }
@@ -261,14 +289,14 @@ impl<'a> Session<'a> {
     /// Runs and records one step on the tasks with these indices. Sets `rollout_done` before any agent changes.
     fn step(
         &mut self,
-        run: &mut RunDirectory,
+        run: &mut Records,
         tasks: &[usize],
         position: &mut Position,
         rollout_done: &mut bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let started = Instant::now();
-        let agents = self.prepared.team.agents.len();
+        let agents = self.prepared.team.agents.size();
         let step = train_step(
             &mut self.prepared.team.agents,
             self.algorithm.as_mut(),
@@ -283,7 +311,8 @@ impl<'a> Session<'a> {
         )?;
         position.steps += 1;
         let metrics = all_metrics(&step, started.elapsed().as_secs_f64());
-        run.record(position.steps, &metrics, step.rollout.lines())?;
+        let steps = position.steps;
+        run.on_first(|run| Ok(run.record(steps, &metrics, step.rollout.lines())?))?;
         let best = best_action(self.environment(), &step.rollout);
         let is_better = |best: &BestAction| {
             let previous = position.best.as_ref();
@@ -303,8 +332,8 @@ impl<'a> Session<'a> {
     }
 
     /// Writes a checkpoint of the run's current state.
-    fn save(&self, run: &mut RunDirectory, position: &mut Position) -> Result<()> {
-        position.file_lengths = run.sync()?;
+    fn save(&self, run: &mut Records, position: &mut Position) -> Result<()> {
+        position.file_lengths = run.on_first(|run| Ok(run.sync()?))?.unwrap_or_default();
         checkpoint::save(
             run.path(),
             self.recipe,
@@ -317,7 +346,7 @@ impl<'a> Session<'a> {
     /// Evaluates the team after this many steps and records the result, unless the evaluation is stopped.
     fn evaluate(
         &self,
-        run: &mut RunDirectory,
+        run: &mut Records,
         steps: usize,
         stop: &Stop,
         observer: &mut dyn Observer,
@@ -338,7 +367,8 @@ impl<'a> Session<'a> {
             evaluation.tasks,
             evaluation.mean_return
         );
-        Ok(run.record_evaluation(&evaluation)?)
+        run.on_first(|run| Ok(run.record_evaluation(&evaluation)?))?;
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use polyphony_episode::{Environment, Role};
-use polyphony_marl::{Agent, TextCodec};
+use polyphony_marl::{Agent, Team, TextCodec};
 use polyphony_model::Tokenizer;
 
 use crate::{fixtures::fixture, models::load};
@@ -18,9 +18,10 @@ pub fn plain_codec() -> TextCodec {
 }
 
 /// Copies of `tiny-llama` on the CPU, one per role of a game.
-pub fn team(game: &dyn Environment) -> Vec<Agent> {
+pub fn team(game: &dyn Environment) -> Team {
     let model = load(&fixture("tiny-llama"));
     let codec = Arc::new(plain_codec());
     let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&codec));
-    game.roles().iter().map(agent).collect()
+    let agents: Vec<Agent> = game.roles().iter().map(agent).collect();
+    agents.into()
 }

@@ -13,8 +13,8 @@ use burn::tensor::Device;
 use polyphony::{
     episode::{Environment, FnEnvironment, Reward, Role, Task},
     marl::{
-        Agent, AlgorithmSettings, EnvironmentSpec, Magrpo, TextCodec, TrainingConfig, Updates,
-        start_tasks, train_step,
+        Agent, AlgorithmSettings, EnvironmentSpec, Magrpo, Team, TextCodec, TrainingConfig,
+        Updates, start_tasks, train_step,
     },
     model::{LanguageModel, ModelFiles},
 };
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         stop_tokens: files.stop_tokens,
     });
     let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&codec));
-    let mut team: Vec<Agent> = environment.roles().iter().map(agent).collect();
+    let mut team: Team = environment.roles().iter().map(agent).collect();
 
     // How to sample and update, and the algorithm.
     let config = TrainingConfig {

@@ -12,8 +12,8 @@ use polyphony_episode::{
     Environment, EnvironmentError, JointAction, Observation, Outcome, Reward, Role, Task, Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings, EnvironmentSpec, Magrpo, MomentFormat, Progress, Step, TextCodec,
-    TrainingConfig, Updates, start_tasks, train_step,
+    Agent, AlgorithmSettings, EnvironmentSpec, Magrpo, MomentFormat, Progress, Step, Team,
+    TextCodec, TrainingConfig, Updates, start_tasks, train_step,
 };
 use polyphony_model::{Activations, LanguageModel, ModelFiles, Precision, Sampling};
 use polyphony_runner::peak_memory_mib;
@@ -124,15 +124,15 @@ pub(crate) fn bench(
     on_step: &mut dyn FnMut(usize),
 ) -> Result<Measurements> {
     let environment = LengthRatio::new();
-    let mut agents = agents(files, (device, precision), &environment)?;
+    let mut team = team(files, (device, precision), &environment)?;
     let settings = Magrpo {
         samples: workload.samples,
         ..Magrpo::default()
     };
     let config = training_config(workload);
-    let mut algorithm = settings.build(&agents, &EnvironmentSpec::of(&environment), &config)?;
+    let mut algorithm = settings.build(&team, &EnvironmentSpec::of(&environment), &config)?;
     let task = Task::new("bench", [("post", POST)]);
-    let tasks = start_tasks(&agents, &environment, vec![task], &config)?;
+    let tasks = start_tasks(&team, &environment, vec![task], &config)?;
     let mut steps = Vec::new();
     for index in 0..workload.steps {
         let start = Instant::now();
@@ -140,7 +140,7 @@ pub(crate) fn bench(
         let algorithm = algorithm.as_mut();
         let batch = tasks.batch(&[0]);
         let step = train_step(
-            &mut agents,
+            &mut team,
             algorithm,
             &environment,
             batch,
@@ -149,7 +149,7 @@ pub(crate) fn bench(
             ignore_progress,
         )?;
         let seconds = start.elapsed().as_secs_f64();
-        for agent in &agents {
+        for agent in team.iter() {
             let gradient_steps = step.metric(&format!("{}/gradient_steps", agent.name));
             ensure!(
                 gradient_steps.is_some_and(|steps| steps > 0.0),
@@ -166,11 +166,11 @@ pub(crate) fn bench(
 }
 
 /// Two copies of the model. Without stop tokens every response has the full length.
-fn agents(
+fn team(
     files: ModelFiles,
     (device, precision): (&Device, Precision),
     environment: &LengthRatio,
-) -> Result<Vec<Agent>> {
+) -> Result<Team> {
     let model = LanguageModel::load(&files, device)?.with_precision(precision)?;
     let codec = Arc::new(TextCodec {
         tokenizer: files.tokenizer.context("the model has no tokenizer")?,
@@ -178,7 +178,8 @@ fn agents(
         stop_tokens: Vec::new(),
     });
     let agent = |role: &Role| Agent::new(&role.name, model.clone(), Arc::clone(&codec));
-    Ok(environment.roles.iter().map(agent).collect())
+    let agents: Vec<Agent> = environment.roles.iter().map(agent).collect();
+    Ok(agents.into())
 }
 
 fn training_config(workload: Workload) -> TrainingConfig {

@@ -19,6 +19,7 @@ use crate::{
         baseline, bench, compare, environment, eval, generate, logprobs, models, report, resume,
         sandbox, score, train, watch,
     },
+    launch::Launch,
     summary::program,
     terminal,
 };
@@ -64,16 +65,19 @@ enum Command {
 }
 
 /// Runs the command in the arguments of this process.
-pub(crate) fn main(registry: &Registry) -> ExitCode {
+pub(crate) fn main(registry: &Registry, launch: &Launch) -> ExitCode {
     let arguments = match parse() {
         Ok(arguments) => arguments,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse_on(launch, &error),
     };
-    terminal::start_logging();
-    let mut output = io::stdout().lock();
+    terminal::start_logging(launch.world().as_ref());
+    let mut output: Box<dyn io::Write> = match launch.is_first() {
+        true => Box::new(io::stdout().lock()),
+        false => Box::new(io::sink()),
+    };
     let outcome = registry
         .check()
-        .and_then(|()| run(registry, arguments.command, &mut output))
+        .and_then(|()| run(registry, launch, arguments.command, &mut output))
         .and_then(|status| {
             output.flush()?;
             Ok(status)
@@ -81,7 +85,9 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
     match outcome {
         Ok(status) => status,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => launch.fail(&error, || {
+            fail(&error);
+        }),
     }
 }
 
@@ -110,17 +116,45 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(error.exit_code() as u8)
 }
 
+/// [`refuse`] if there may be several ranks. All of them have the same arguments, unless something is wrong.
+fn refuse_on(launch: &Launch, error: &clap::Error) -> ExitCode {
+    if launch.world().size() == 1 {
+        return refuse(error);
+    }
+    if error.use_stderr() {
+        let cause = anyhow::anyhow!("the arguments cannot be used");
+        return launch.fail(&cause, || terminal::write(&error.render().to_string()));
+    }
+    if launch.is_first() {
+        // Help. The process must not exit here, since MPI expects an orderly end.
+        let _ = writeln!(io::stdout(), "{}", error.render());
+    }
+    ExitCode::SUCCESS
+}
+
 /// Whether an argument of this process contains control characters, which an error must not quote unchanged.
 fn may_control_terminal() -> bool {
     std::env::args_os().any(|argument| argument.to_string_lossy().contains(is_control))
 }
 
-fn run(registry: &Registry, command: Command, output: &mut dyn io::Write) -> Result<ExitCode> {
+fn run(
+    registry: &Registry,
+    launch: &Launch,
+    command: Command,
+    output: &mut dyn io::Write,
+) -> Result<ExitCode> {
+    let several_ranks = matches!(
+        command,
+        Command::Train(_) | Command::Resume(_) | Command::Eval(_) | Command::Baseline(_)
+    );
+    if !several_ranks {
+        launch.refuse_ranks()?;
+    }
     match command {
-        Command::Train(arguments) => return train::run(registry, &arguments),
-        Command::Resume(arguments) => return resume::run(registry, &arguments),
-        Command::Eval(arguments) => eval::run(registry, &arguments, output),
-        Command::Baseline(arguments) => baseline::run(registry, &arguments, output),
+        Command::Train(arguments) => return train::run(registry, launch, &arguments),
+        Command::Resume(arguments) => return resume::run(registry, launch, &arguments),
+        Command::Eval(arguments) => eval::run(registry, launch, &arguments, output),
+        Command::Baseline(arguments) => baseline::run(registry, launch, &arguments, output),
         Command::Compare(arguments) => compare::run(&arguments, output),
         Command::Report(arguments) => report::run(&arguments),
         Command::Watch(arguments) => watch::run(&arguments),

@@ -66,6 +66,7 @@ mod interrupt;
 #[path = "no_interrupt.rs"]
 mod interrupt;
 mod json_lines;
+mod launch;
 mod program;
 mod standard;
 mod summary;

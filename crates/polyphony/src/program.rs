@@ -1,22 +1,34 @@
 //! A program: its registry, its command line, and its commands as functions.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::Result;
 use polyphony_episode::{Environment, EnvironmentSettings, TaskSource};
-use polyphony_marl::AlgorithmSettings;
+use polyphony_marl::{AlgorithmSettings, Communicator, SingleRank};
 use polyphony_runner::{
     EvaluationRequest, EvaluationResult, Observer, Recipe, Registry, ResumeFrom, Stop, Trained,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{cli, standard, terminal};
+use crate::{
+    cli,
+    launch::{self, Launch},
+    standard, terminal,
+};
 
 /// Keeps freed memory for the next step, which needs the same amount. With the system's allocator, half of an
 /// update's time is spent clearing pages.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The exit status of a Rust program that has panicked.
+const PANICKED: u8 = 101;
 
 /// The usual stack size of a main thread. The default of worker threads is a quarter of it.
 const STACK_BYTES: usize = 8 << 20;
@@ -25,21 +37,33 @@ const STACK_BYTES: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Program {
     registry: Registry,
+    world: Arc<dyn Communicator>,
 }
 
 impl Program {
     /// A program with the environments, algorithms, data sets and recipes of `polyphony`.
     pub fn standard() -> Self {
-        Self {
-            registry: standard::registry(),
-        }
+        Self::new(standard::registry())
     }
 
     /// A program without anything registered.
     pub fn empty() -> Self {
+        Self::new(Registry::new())
+    }
+
+    fn new(registry: Registry) -> Self {
         Self {
-            registry: Registry::new(),
+            registry,
+            world: Arc::new(SingleRank),
         }
+    }
+
+    /// Lets several processes share [`train`](Self::train), [`resume`](Self::resume) and
+    /// [`evaluate`](Self::evaluate): each of them calls these functions on its own rank of the communicator.
+    /// [`main`](Self::main) connects to the other processes by itself.
+    #[must_use]
+    pub fn on_ranks(self, world: Arc<dyn Communicator>) -> Self {
+        Self { world, ..self }
     }
 
     /// Adds an environment: `environment: NAME(…)` in a recipe is read as `S`.
@@ -50,6 +74,7 @@ impl Program {
     {
         Self {
             registry: self.registry.environment::<S>(name),
+            ..self
         }
     }
 
@@ -61,6 +86,7 @@ impl Program {
     {
         Self {
             registry: self.registry.algorithm::<S>(name),
+            ..self
         }
     }
 
@@ -72,6 +98,7 @@ impl Program {
     {
         Self {
             registry: self.registry.task_source::<S>(name),
+            ..self
         }
     }
 
@@ -85,6 +112,7 @@ impl Program {
     ) -> Self {
         Self {
             registry: self.registry.single_agent(name, wrap),
+            ..self
         }
     }
 
@@ -93,6 +121,7 @@ impl Program {
     pub fn recipe(self, name: &'static str, text: &'static str) -> Self {
         Self {
             registry: self.registry.recipe(name, text),
+            ..self
         }
     }
 
@@ -102,22 +131,48 @@ impl Program {
     }
 
     /// Runs the command in the arguments of this process. Errors are printed on standard error and set the
-    /// exit status.
+    /// exit status. If `mpirun` or `srun` has started several processes and the program was built with the feature
+    /// `mpi`, they share the command, and an error of one ends all.
     pub fn main(self) -> ExitCode {
         #[cfg(feature = "mimalloc")]
         keep_freed_memory();
         set_panic_hook();
+        let launch = match Launch::connect() {
+            Ok(launch) => launch,
+            Err(error) if launch::explains_failure() => return cli::fail(&error),
+            Err(_) => return ExitCode::FAILURE,
+        };
+        let threads = match launch.threads() {
+            Ok(threads) => threads.unwrap_or(0),
+            Err(error) => {
+                return launch.fail(&error, || {
+                    cli::fail(&error);
+                });
+            }
+        };
         // Everything runs on a worker of the pool. A thread outside the pool would have to wake a worker and
         // wait for it in each of the hundreds of small parallel loops of a decoding pass.
         let pool = rayon::ThreadPoolBuilder::new()
             .stack_size(STACK_BYTES)
+            .num_threads(threads)
             .build_global();
         if let Err(error) = pool {
             return cli::fail(&anyhow::anyhow!(
                 "the worker threads could not be started: {error}"
             ));
         }
-        rayon::scope(|_| cli::main(&self.registry))
+        let run = AssertUnwindSafe(|| rayon::scope(|_| cli::main(&self.registry, &launch)));
+        match catch_unwind(run) {
+            Ok(status) => {
+                launch.end();
+                status
+            }
+            Err(_) => {
+                // The panic hook has explained it. The other ranks would wait for this one forever.
+                launch.abort_others(PANICKED.into());
+                ExitCode::from(PANICKED)
+            }
+        }
     }
 
     /// Reads a recipe and applies overrides of the form `path=value`. `which` is the name of a registered
@@ -142,7 +197,7 @@ impl Program {
         observer: &mut dyn Observer,
     ) -> Result<Trained> {
         self.registry.check()?;
-        polyphony_runner::train(&self.registry, recipe, run_dir, stop, observer)
+        polyphony_runner::train(&self.registry, recipe, run_dir, &self.world, stop, observer)
     }
 
     /// See [`polyphony_runner::resume`].
@@ -158,7 +213,15 @@ impl Program {
         observer: &mut dyn Observer,
     ) -> Result<Trained> {
         self.registry.check()?;
-        polyphony_runner::resume(&self.registry, run, from, overrides, stop, observer)
+        polyphony_runner::resume(
+            &self.registry,
+            run,
+            from,
+            overrides,
+            &self.world,
+            stop,
+            observer,
+        )
     }
 
     /// See [`polyphony_runner::evaluate`]. Returns `None` if the evaluation was stopped.
@@ -172,7 +235,7 @@ impl Program {
         observer: &mut dyn Observer,
     ) -> Result<Option<EvaluationResult>> {
         self.registry.check()?;
-        polyphony_runner::evaluate(&self.registry, request, stop, observer)
+        polyphony_runner::evaluate(&self.registry, request, &self.world, stop, observer)
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     panic::PanicHookInfo,
 };
 
+use polyphony_marl::Communicator;
 use polyphony_report::{excerpt, visible};
 
 /// Writes a text on standard error.
@@ -30,17 +31,29 @@ pub(crate) fn write_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// Starts logging to standard error: messages of our crates from level `info`, and those of other crates from
-/// level `warn`, unless `RUST_LOG` sets other levels.
-pub(crate) fn start_logging() {
-    let filter = env_logger::Env::default().default_filter_or("warn,polyphony=info");
+/// level `warn`, unless `RUST_LOG` sets other levels. Ranks other than the first log warnings only. If there are several
+/// ranks, each line begins with the number of its rank.
+pub(crate) fn start_logging(world: &dyn Communicator) {
+    let filter = match world.rank() {
+        0 => "warn,polyphony=info",
+        _ => "warn",
+    };
+    let rank = match world.size() {
+        1 => String::new(),
+        _ => format!("rank {} ", world.rank()),
+    };
+    let filter = env_logger::Env::default().default_filter_or(filter);
     env_logger::Builder::from_env(filter)
-        .format(|output, record| {
+        .format(move |output, record| {
             let level = record.level();
             let style = output.default_level_style(level);
             let message = record.args().to_string();
             let message = visible(&excerpt(&message)).replace('\n', "\n    ");
             let time = output.timestamp();
-            writeln!(output, "[{time} {style}{level:<5}{style:#}] {message}")
+            writeln!(
+                output,
+                "[{time} {rank}{style}{level:<5}{style:#}] {message}"
+            )
         })
         .init();
 }

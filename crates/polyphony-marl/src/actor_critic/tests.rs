@@ -20,6 +20,7 @@ use crate::{
     saved_state::StateTensor,
     step::{Step, train_step},
     tasks::start_tasks,
+    team::Team,
     tree::Branch,
     update::score,
 };
@@ -157,11 +158,11 @@ fn head(shape: HeadShape, width: usize) -> ValueHead {
 
 /// Groups that were sampled by a somewhat different policy, with values and advantages.
 fn buffer(agent: &Agent) -> Vec<RoleGroup> {
-    let team = [Agent::new(
+    let team = Team::from([Agent::new(
         "first",
         agent.model.clone(),
         agent.codec.clone(),
-    )];
+    )]);
     let game = Chain::new(&["first"]);
     let plan = crate::fixture::plan(2);
     let rollout = play(&team, &game, &[task("a", "one")], &plan, &training(7)).unwrap();
@@ -248,6 +249,7 @@ fn check_gradients(shape: HeadShape, activations: Activations) {
     let spec = EnvironmentSpec {
         roles: vec!["a".to_owned()],
         horizon: 1,
+        first_agent: 0,
     };
     let context = StepContext::new(0, &config, &spec);
     let update = PolicyUpdate {
@@ -322,18 +324,21 @@ fn gradients_of_backbone_and_head_are_those_of_finite_differences() {
     }
 }
 
-fn team() -> Vec<Agent> {
+fn team() -> Team {
+    team_of(&["first", "second"])
+}
+
+fn team_of(names: &[&str]) -> Team {
     let codec = Arc::new(TextCodec {
         stop_tokens: (0..256).step_by(6).collect(),
         ..plain_codec()
     });
-    ["first", "second"]
-        .map(|name| Agent::new(name, tiny_model(), Arc::clone(&codec)))
-        .into()
+    let agent = |name: &&str| Agent::new(*name, tiny_model(), Arc::clone(&codec));
+    names.iter().map(agent).collect()
 }
 
 fn run_step(
-    agents: &mut [Agent],
+    agents: &mut Team,
     algorithm: &mut dyn Algorithm,
     game: &dyn Environment,
     tasks: &[Task],
@@ -410,9 +415,7 @@ fn a_restored_team_and_its_critics_continue_as_if_they_had_never_stopped() {
         (HeadShape::Tanh, &["shared"], MomentFormat::F32),
     ] {
         let new_team = || {
-            let mut agents = team();
-            agents.truncate(names.len());
-            agents[0].name = names[0].to_owned();
+            let mut agents = team_of(names);
             let last = agents.last_mut().unwrap();
             let lora = LoraConfig::default();
             last.model = last.model.clone().with_lora(&lora, 1, 0).unwrap();

@@ -6,7 +6,7 @@ use polyphony_episode::Task;
 
 use super::*;
 use crate::{
-    agent::TextCodec,
+    agent::{Agent, TextCodec},
     config::LongPrompts,
     fixture::{
         CONTEXT, Chain, Duet, agent, lengths, letter_template, plain_codec, plan, task, training,
@@ -18,7 +18,7 @@ use crate::{
 
 fn play(
     environment: &dyn Environment,
-    agents: &[Agent],
+    agents: &Team,
     tasks: &[Task],
     (protocol, episodes): (&Protocol, usize),
     config: &TrainingConfig,
@@ -38,7 +38,7 @@ fn play(
 }
 
 /// Agents with a template, so that their prompts show what they read.
-fn lettered(names: &[&str]) -> Vec<Agent> {
+fn lettered(names: &[&str]) -> Team {
     let codec = Arc::new(TextCodec {
         template: Some(letter_template()),
         ..plain_codec()
@@ -49,7 +49,7 @@ fn lettered(names: &[&str]) -> Vec<Agent> {
 
 #[test]
 fn agents_that_do_not_read_each_other_answer_as_in_a_rollout() {
-    let agents = ["first", "second"].map(agent);
+    let agents = Team::from(["first", "second"].map(agent));
     let tasks = [task("a", "kind"), task("b", "of")];
     let (duet, config) = (Duet::new(lengths), training(8));
     let parallel = Protocol::parallel();
@@ -84,7 +84,7 @@ fn the_protocol_decides_what_agents_read_of_one_another() {
     // For each episode and role: what the role read last, and its answer.
     let exchanges = |protocol: Protocol| {
         let player = EpisodePlayer {
-            agents: &agents,
+            team: &agents,
             environment: &game,
             protocol: &protocol,
             config: &config,
@@ -209,7 +209,7 @@ fn an_environment_that_continues_beyond_its_horizon_is_an_error() {
 fn an_episode_whose_next_prompt_does_not_fit_keeps_the_turns_it_has() {
     let mut game = Chain::new(&["first", "second"]);
     game.ends_early = false;
-    let agents = ["first", "second"].map(agent);
+    let agents = Team::from(["first", "second"].map(agent));
     let config = TrainingConfig {
         long_prompts: LongPrompts::Skip,
         ..training(8)
@@ -239,7 +239,7 @@ fn episodes_are_scored_outside_of_the_pool_that_computes() {
             let is_on_pool = rayon::current_thread_index().is_some();
             Reward::new([("one", f64::from(u8::from(is_on_pool)))])
         });
-        let agents = ["first", "second"].map(agent);
+        let agents = Team::from(["first", "second"].map(agent));
         let tasks = [task("a", "kind"), task("b", "of")];
         play(
             &duet,
@@ -263,7 +263,7 @@ fn a_prompt_that_does_not_fit_is_an_error_or_counted() {
         task("fits", &text(CONTEXT - 8)),
         task("long", &text(CONTEXT - 7)),
     ];
-    let agents = ["first", "second"].map(agent);
+    let agents = Team::from(["first", "second"].map(agent));
     let mut config = training(8);
     let game = Duet::new(lengths);
     let parallel = Protocol::parallel();

@@ -14,11 +14,12 @@ use crate::{
     saved_state::StateTensor,
     step::{Step, train_step},
     tasks::start_tasks,
+    team::Team,
     update::Learner,
 };
 
 /// Two agents whose responses differ in length.
-fn team() -> Vec<Agent> {
+fn team() -> Team {
     let codec = Arc::new(TextCodec {
         stop_tokens: (0..256).step_by(8).collect(),
         ..plain_codec()
@@ -38,7 +39,7 @@ fn bits(agents: &[Agent]) -> Vec<Vec<Vec<u32>>> {
 }
 
 fn run_step(
-    agents: &mut [Agent],
+    agents: &mut Team,
     algorithm: &mut dyn Algorithm,
     game: &dyn Environment,
     tasks: &[Task],
@@ -350,7 +351,7 @@ fn checkpoint(agents: &[Agent], algorithm: &dyn Algorithm) -> Checkpoint {
 }
 
 fn restore(
-    agents: &mut [Agent],
+    agents: &mut Team,
     algorithm: &mut dyn Algorithm,
     (weights, state): &Checkpoint,
     updates: &Updates,

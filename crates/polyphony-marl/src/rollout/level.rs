@@ -10,6 +10,7 @@ use crate::{
     agent::{Agent, roles_of},
     checks::check_reward,
     config::TrainingConfig,
+    ranks::Message,
     returns::mean,
     stream::{StreamId, to_stream_key_field},
     threads::on_threads,
@@ -24,10 +25,40 @@ impl RolloutContext<'_> {
         turn: usize,
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<Vec<Sample>>>, MarlError> {
-        let roles = self.environment.roles().len();
-        let mut by_role = Vec::with_capacity(roles);
-        for (index, agent) in self.agents.iter().enumerate() {
-            let agent_roles = || roles_of(index, self.agents.len(), roles);
+        let ranks = self.team.ranks();
+        let sampled = self.sample_held(open, turn, on_tokens);
+        if ranks.grid().parts == 1 {
+            return sampled;
+        }
+        let (sampled, responses) = match sampled {
+            Ok(sampled) => {
+                let responses = responses_of(&sampled);
+                (sampled, Ok(responses))
+            }
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        let by_part = ranks.exchange_parts(Message::Responses, responses)?;
+        let by_role = by_part.into_iter().flatten();
+        let mut by_role: Vec<_> = by_role.map(samples_without_logprobs).collect();
+        let held_roles = self.team.roles(self.environment.roles().len());
+        by_role.splice(held_roles, sampled);
+        Ok(by_role)
+    }
+
+    /// Samples the responses of the roles of this rank at each node, together with the replicas.
+    fn sample_held(
+        &self,
+        open: &[OpenNode<'_>],
+        turn: usize,
+        on_tokens: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<Vec<Sample>>>, MarlError> {
+        let held_roles = self.team.roles(self.environment.roles().len());
+        let mut by_role = Vec::with_capacity(held_roles.len());
+        for (index, agent) in self.team.iter().enumerate() {
+            let agent_roles = || {
+                let of_agent = roles_of(index, self.team.len(), held_roles.len());
+                of_agent.map(|role| held_roles.start + role)
+            };
             let prompts = agent_roles().flat_map(|role| open.iter().map(move |node| (role, node)));
             let groups = prompts.map(|(role, node)| {
                 let stream_id = StreamId {
@@ -47,8 +78,10 @@ impl RolloutContext<'_> {
             });
             let groups = groups.collect::<Result<Vec<_>, MarlError>>()?;
             // All roles that an agent plays are sampled in one batch, one role after the other.
-            let samples = answer(agent, &groups, self.config, on_tokens)?;
-            let mut samples = samples.into_iter();
+            let share = &groups[agent.replicas.share(groups.len())];
+            let samples = answer(agent, share, self.config, on_tokens);
+            let samples = agent.replicas.exchange(Message::Samples, samples)?;
+            let mut samples = samples.into_iter().flatten();
             for _ in agent_roles() {
                 by_role.push(samples.by_ref().take(open.len()).collect());
             }
@@ -69,14 +102,17 @@ impl RolloutContext<'_> {
         let jobs: Vec<(usize, &[usize])> = (0..level.len())
             .flat_map(|index| all_picks.iter().map(move |picks| (index, picks.as_slice())))
             .collect();
-        let outcomes = on_threads(self.environment.concurrency(), jobs, |(index, picks)| {
+        let world = self.team.ranks().world();
+        let share = jobs[world.share(jobs.len())].to_vec();
+        let outcomes = on_threads(self.environment.concurrency(), share, |(index, picks)| {
             let PlayedNode { open, node, .. } = &level[index];
             let action = node.joint_action(picks);
             let outcome = self.environment.step(open.task, &open.past, &action)?;
             check_reward(self.environment, open.task, &action, &outcome.reward)?;
             Ok::<_, MarlError>(outcome)
-        })?;
-        let mut outcomes = outcomes.into_iter();
+        });
+        let outcomes = world.exchange(Message::Outcomes, outcomes)?;
+        let mut outcomes = outcomes.into_iter().flatten();
         for played in &mut level {
             let node_outcomes = outcomes.by_ref().take(all_picks.len());
             for (picks, outcome) in all_picks.iter().zip(node_outcomes) {
@@ -104,6 +140,32 @@ impl RolloutContext<'_> {
         let threshold = self.plan.termination_threshold;
         threshold.is_some_and(|threshold| mean_reward > threshold)
     }
+}
+
+/// The responses of samples by role, node and sample: all that the other ranks need of them.
+fn responses_of(samples: &[Vec<Vec<Sample>>]) -> Vec<Vec<Vec<Response>>> {
+    let responses = |group: &Vec<Sample>| {
+        let samples = group.iter();
+        samples.map(|sample| sample.response.clone()).collect()
+    };
+    let by_role = samples.iter();
+    by_role
+        .map(|by_node| by_node.iter().map(responses).collect())
+        .collect()
+}
+
+/// Samples of a role of another rank, by node. Their log-probabilities stay with that rank.
+fn samples_without_logprobs(by_node: Vec<Vec<Response>>) -> Vec<Vec<Sample>> {
+    let sample = |response| Sample {
+        response,
+        logprobs: Vec::new(),
+        reference_logprobs: None,
+        advantage: None,
+    };
+    let by_node = by_node.into_iter();
+    by_node
+        .map(|responses| responses.into_iter().map(sample).collect())
+        .collect()
 }
 
 /// The nodes with their responses, not scored yet.

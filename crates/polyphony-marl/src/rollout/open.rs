@@ -4,8 +4,8 @@ use polyphony_episode::{Role, Task};
 
 use super::stage::{OpenNode, PlayedNode, RolloutContext};
 use crate::{
-    MarlError, agent::agent_of_role, checks::check_observations, stream::to_stream_key_field,
-    tasks::Batch, tree::History,
+    MarlError, agent::Agent, checks::check_observations, stream::to_stream_key_field, tasks::Batch,
+    tree::History,
 };
 
 /// The nodes of a turn that can be played, and the number of those that cannot.
@@ -29,7 +29,7 @@ impl RolloutContext<'_> {
     /// The first turn of every task.
     pub(super) fn roots<'b>(&self, batch: Batch<'b>) -> Result<OpenNodes<'b>, MarlError> {
         let mut open_nodes = OpenNodes::default();
-        for batch_task in batch.first_turns(self.agents, self.environment, self.config)? {
+        for batch_task in batch.first_turns(self.team, self.environment, self.config)? {
             let index = to_stream_key_field("tasks", batch_task.index)?;
             let task = batch_task.task;
             open_nodes.add(batch_task.first.map(|first| OpenNode {
@@ -51,6 +51,23 @@ impl RolloutContext<'_> {
         level: &[PlayedNode<'b>],
     ) -> Result<OpenNodes<'b>, MarlError> {
         let mut open_nodes = OpenNodes::default();
+        for child in self
+            .team
+            .ranks()
+            .keep_fitting(self.children_of_rank(level))?
+        {
+            open_nodes.add(child);
+        }
+        Ok(open_nodes)
+    }
+
+    /// The next turn after every joint action that continues; `None` if the prompt of a role of this rank does not
+    /// fit.
+    fn children_of_rank<'b>(
+        &self,
+        level: &[PlayedNode<'b>],
+    ) -> Result<Vec<Option<OpenNode<'b>>>, MarlError> {
+        let mut children = Vec::new();
         for (parent, PlayedNode { open, node, next }) in level.iter().enumerate() {
             for (index, (branch, observations)) in node.branches.iter().zip(next).enumerate() {
                 let Some(observations) = observations else {
@@ -58,17 +75,17 @@ impl RolloutContext<'_> {
                 };
                 let (roles, turn) = (self.environment.roles(), node.turn + 1);
                 check_observations(roles, open.task, turn, observations)?;
-                let histories = self.histories(open.task, |role, index| {
+                let histories = self.histories(open.task, |agent, role, index| {
                     let group = &node.groups[index];
                     let answer = &group.samples[branch.picks[index]].response;
-                    let codec = &self.agents[agent_of_role(self.agents.len(), index)].codec;
+                    let codec = &agent.codec;
                     codec.next_history(role, &group.history, answer, &observations[index])
                 });
                 let mut past = open.past.clone();
                 past.push(node.turn_with(&branch.picks));
                 let histories = self.config.long_prompts.allow(histories)?;
                 let branch = branch_number(open.branch, node.branches.len(), index)?;
-                open_nodes.add(histories.map(|histories| OpenNode {
+                children.push(histories.map(|histories| OpenNode {
                     task: open.task,
                     index: open.index,
                     parent: Some((parent, index)),
@@ -79,18 +96,20 @@ impl RolloutContext<'_> {
                 }));
             }
         }
-        Ok(open_nodes)
+        Ok(children)
     }
 
-    /// The history of each role, if all of them leave room for a response.
+    /// The history of each role of this rank, if all of them leave room for a response.
     fn histories(
         &self,
         task: &Task,
-        history: impl Fn(&Role, usize) -> Result<History, MarlError>,
+        history: impl Fn(&Agent, &Role, usize) -> Result<History, MarlError>,
     ) -> Result<Vec<History>, MarlError> {
         let checked_history = |(index, role): (usize, &Role)| {
-            let history = history(role, index)?;
-            let agent = &self.agents[agent_of_role(self.agents.len(), index)];
+            let Some(agent) = self.team.agent_of(index) else {
+                return Ok(History::default());
+            };
+            let history = history(agent, role, index)?;
             agent.check_room(&task.id, role, &history, self.config.max_new_tokens)?;
             Ok(history)
         };

@@ -3,14 +3,14 @@
 use polyphony_episode::{Environment, Observation, Task, Turn};
 
 use crate::{
-    agent::Agent,
     config::TrainingConfig,
+    team::Team,
     tree::{History, Node, SamplingPlan},
 };
 
 /// Everything that all turns of a rollout need.
 pub(super) struct RolloutContext<'a> {
-    pub(super) agents: &'a [Agent],
+    pub(super) team: &'a Team,
     pub(super) environment: &'a dyn Environment,
     pub(super) plan: &'a SamplingPlan,
     pub(super) config: &'a TrainingConfig,
@@ -31,7 +31,7 @@ pub(super) struct OpenNode<'a> {
     pub(super) past: Vec<Turn>,
     /// What each role reads.
     pub(super) observations: Vec<Observation>,
-    /// What the model of each role reads.
+    /// What the model of each role reads, for the roles of this rank; empty for others.
     pub(super) histories: Vec<History>,
 }
 

@@ -13,8 +13,8 @@ use crate::{
     tasks::start_tasks,
 };
 
-fn team() -> Vec<Agent> {
-    vec![agent("first"), agent("second")]
+fn team() -> Team {
+    Team::from([agent("first"), agent("second")])
 }
 
 /// Plays tasks with two responses of each agent.
@@ -200,7 +200,7 @@ fn a_prompt_that_does_not_fit_fails_or_is_left_out_as_asked() {
 fn one_agent_answers_in_each_role_as_a_copy_of_it_would() {
     let tasks = [task("a", "one"), task("b", "another text")];
     let (duet, config) = (Duet::new(lengths), training(20));
-    let [alone, copies] = [vec![agent("both")], team()]
+    let [alone, copies] = [Team::from([agent("both")]), team()]
         .map(|agents| fixture::play(&agents, &duet, &tasks, &plan(3), &config).unwrap());
     let responses = |rollout: &Rollout| {
         let groups = rollout.roots.iter().flat_map(|node| &node.groups);
@@ -224,13 +224,13 @@ fn a_limit_beyond_all_numbers_is_refused() {
 fn an_environment_at_odds_with_its_team_is_refused() {
     let tasks = [task("a", "text")];
     let config = training(4);
-    let play = |agents: &[Agent], environment: &dyn Environment| {
+    let play = |agents: &Team, environment: &dyn Environment| {
         fixture::play(agents, environment, &tasks, &plan(2), &config)
             .unwrap_err()
             .to_string()
     };
     let expected = "the environment has 2 roles, but the team has 3 agents";
-    let message = play(&["a", "b", "c"].map(agent), &Duet::new(lengths));
+    let message = play(&["a", "b", "c"].map(agent).into(), &Duet::new(lengths));
     assert!(message.starts_with(expected), "{message}");
 
     let secret = Duet::new(|_| Reward::new([("one", 0.0), ("secret", 1.0)]));

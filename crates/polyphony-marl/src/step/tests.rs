@@ -15,7 +15,7 @@ use polyphony_model::{LoraConfig, Precision};
 use super::*;
 use crate::{
     advantage::Baseline,
-    agent::TextCodec,
+    agent::{Agent, TextCodec},
     config::{LongPrompts, LrSchedule, Updates},
     fixture::{
         CONTEXT, Duet, built, changed, lengths, plain_codec, task, tiny_model, training,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Two agents with these stop tokens.
-fn team(stop_tokens: Vec<u32>) -> Vec<Agent> {
+fn team(stop_tokens: Vec<u32>) -> Team {
     let codec = Arc::new(TextCodec {
         stop_tokens,
         ..plain_codec()
@@ -55,7 +55,7 @@ fn config() -> TrainingConfig {
 /// A step of MAGRPO in a game, and the progress that it reported.
 fn step_in(
     game: &dyn Environment,
-    agents: &mut [Agent],
+    agents: &mut Team,
     tasks: &[Task],
     settings: &Magrpo,
     config: &TrainingConfig,
@@ -77,7 +77,7 @@ fn step_in(
     (result.unwrap(), reported)
 }
 
-fn step(agents: &mut [Agent], tasks: &[Task], config: &TrainingConfig) -> (Step, Vec<Progress>) {
+fn step(agents: &mut Team, tasks: &[Task], config: &TrainingConfig) -> (Step, Vec<Progress>) {
     let (game, settings) = (Duet::new(lengths), Magrpo::default());
     step_in(&game, agents, tasks, &settings, config, 0)
 }
@@ -269,7 +269,7 @@ fn one_agent_in_all_roles_learns_from_each_role() {
         stop_tokens: many_stop_tokens(),
         ..plain_codec()
     };
-    let mut agents = [Agent::new("both", tiny_model(), Arc::new(codec))];
+    let mut agents = Team::from([Agent::new("both", tiny_model(), Arc::new(codec))]);
     let before = bits(&agents);
     let (result, reported) = step(&mut agents, &tasks(), &config());
     assert_eq!(reported[reported.len() - 1], Progress::Updating(0));

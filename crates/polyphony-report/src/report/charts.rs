@@ -172,8 +172,51 @@ pub(super) fn speed(groups: &[Group<'_>]) -> Vec<Chart> {
     let mut charts = matching(groups, |key| SPEED.contains(&flat_name(key).as_str()));
     for group in groups {
         charts.extend(where_time_goes(group));
+        charts.extend(where_time_of_ranks_goes(group));
     }
     charts
+}
+
+/// The mean seconds of a step on each rank as stacked bars, for the group's first run; `None` if it had only one rank.
+fn where_time_of_ranks_goes(group: &Group<'_>) -> Option<Chart> {
+    let ranks = group.runs[0].info.ranks.as_ref()?.ranks;
+    let mean_of = |name: &str| {
+        let series = group
+            .metrics
+            .get(&format!("timing.{name}"))?
+            .series
+            .first()?;
+        let sum: f64 = series.iter().map(|(_, secs)| secs).sum();
+        Some(sum / series.len().max(1) as f64)
+    };
+    let step = mean_of("step_secs")?;
+    let communication: Vec<f64> = (0..ranks)
+        .map(|rank| mean_of(&format!("rank_{rank}.communication_secs")))
+        .collect::<Option<_>>()?;
+    let computation: Vec<f64> = communication
+        .iter()
+        .map(|secs| (step - secs).max(0.0))
+        .collect();
+    let names: Vec<String> = (0..ranks).map(|rank| format!("rank {rank}")).collect();
+    let traces = vec![
+        bars(json!(names), json!(computation), "computing", 0),
+        bars(
+            json!(names),
+            json!(communication),
+            "communicating or waiting",
+            1,
+        ),
+    ];
+    let caption = format!(
+        "The mean seconds of a step of run {}.",
+        group.runs[0].name()
+    );
+    Some(Chart::new(
+        format!("Where the time of the ranks goes: {}", group.label),
+        caption,
+        traces,
+        json!({"barmode": "stack", "yaxis": {"title": {"text": "seconds"}}}),
+    ))
 }
 
 /// The seconds of each step as stacked bars, for the group's first run.

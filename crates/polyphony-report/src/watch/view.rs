@@ -73,9 +73,10 @@ fn heading(run: &Run) -> Paragraph<'static> {
     let first = Line::from(vec![
         shown(&run.path.display().to_string()).bold(),
         shown(&format!(
-            " · {} on {}{speed}",
+            " · {} on {}{}{speed}",
             run.training_method(),
-            run.info.environment.label
+            run.info.environment.label,
+            ranks(run)
         )),
     ]);
     let held_out = match (returns.first(), returns.last()) {
@@ -84,6 +85,28 @@ fn heading(run: &Run) -> Paragraph<'static> {
         _ => "evaluating on held-out tasks".to_owned(),
     };
     Paragraph::new(vec![first, Line::from(held_out)])
+}
+
+/// How many ranks train the team, and how much of a step they communicate or wait on average; empty if there is only
+/// one.
+fn ranks(run: &Run) -> String {
+    let Some(info) = &run.info.ranks else {
+        return String::new();
+    };
+    let communication = (0..info.ranks)
+        .map(|rank| recent(run, &format!("timing.rank_{rank}.communication_secs")))
+        .collect::<Option<Vec<f64>>>();
+    let share = match (communication, recent(run, "timing.step_secs")) {
+        (Some(secs), Some(step)) if step > 0.0 => {
+            let mean = secs.iter().sum::<f64>() / secs.len() as f64;
+            format!(
+                ", communicating or waiting for {:.0} %",
+                100.0 * mean / step
+            )
+        }
+        _ => String::new(),
+    };
+    format!(" · {} ranks{share}", info.ranks)
 }
 
 /// A text from the run's files, with control characters escaped. ratatui alone would drop them, and the
@@ -325,7 +348,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{evaluation::EvaluationRecord, fixture};
+    use crate::{evaluation::EvaluationRecord, fixture, info::RanksInfo};
 
     fn run(steps: usize) -> Run {
         let line = |step: usize| {
@@ -390,6 +413,32 @@ mod tests {
         for part in ["runs/tldr-1 · MAGRPO on tldr", "step 0 of 40"] {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn several_ranks_are_shown_with_the_time_in_which_they_wait() {
+        let mut run = run(10);
+        run.info.ranks = Some(RanksInfo {
+            ranks: 2,
+            ..RanksInfo::default()
+        });
+        let waiting = json!({
+            "step_secs": 30.0,
+            "rank_0.communication_secs": 3.0,
+            "rank_1.communication_secs": 9.0,
+        });
+        for line in &mut run.metrics {
+            line.insert("timing".to_owned(), waiting.clone());
+        }
+        let text = shown(&run, 120, 30);
+        let expected = "tldr · 2 ranks, communicating or waiting for 20 %";
+        assert!(text.contains(expected), "{text}");
+        // A number in a file cannot keep the view busy.
+        run.info.ranks = Some(RanksInfo {
+            ranks: usize::MAX,
+            ..RanksInfo::default()
+        });
+        assert!(shown(&run, 120, 30).contains("ranks"));
     }
 
     #[test]

@@ -65,6 +65,7 @@ impl Recipe {
             ("evaluation.tasks", self.evaluation.tasks),
             ("checkpoints.every", self.checkpoints.every),
             ("checkpoints.keep", self.checkpoints.keep),
+            ("parallel.replicas", self.parallel.replicas.unwrap_or(1)),
         ] {
             if value == 0 {
                 return Err(out_of_range(path, "0", "at least 1"));

@@ -10,7 +10,10 @@ use polyphony_runner::{
     Registry, training_steps_of_models,
 };
 
-use crate::commands::evaluation::{Destination, EvaluationJob, evaluate};
+use crate::{
+    commands::evaluation::{Destination, EvaluationJob, evaluate},
+    launch::Launch,
+};
 
 /// The arguments of `polyphony baseline`.
 #[derive(Debug, clap::Args)]
@@ -51,6 +54,7 @@ enum Name {
 /// Evaluates the baseline.
 pub(crate) fn run(
     registry: &Registry,
+    launch: &Launch,
     arguments: &Arguments,
     output: &mut dyn Write,
 ) -> Result<()> {
@@ -72,7 +76,7 @@ pub(crate) fn run(
         trained_by: None,
         destination: run_dir.map_or(Destination::Numbered(suffix), Destination::Directory),
     };
-    evaluate(registry, &job, output)
+    evaluate(registry, launch, &job, output)
 }
 
 /// The agents of the single-agent baseline. A recipe for a single agent is that baseline already.

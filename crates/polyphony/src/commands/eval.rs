@@ -12,7 +12,10 @@ use polyphony_runner::{
     Registry, TeamModels, run_recipe, training_steps_of_models,
 };
 
-use crate::commands::evaluation::{Destination, EvaluationJob, evaluate};
+use crate::{
+    commands::evaluation::{Destination, EvaluationJob, evaluate},
+    launch::Launch,
+};
 
 /// The arguments of `polyphony eval`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +45,7 @@ pub(crate) struct Arguments {
 /// Evaluates the team and prints one line with the metrics.
 pub(crate) fn run(
     registry: &Registry,
+    launch: &Launch,
     arguments: &Arguments,
     output: &mut dyn Write,
 ) -> Result<()> {
@@ -60,7 +64,7 @@ pub(crate) fn run(
             .as_deref()
             .map_or(Destination::None, Destination::Directory),
     };
-    evaluate(registry, &job, output)
+    evaluate(registry, launch, &job, output)
 }
 
 impl Arguments {
@@ -189,7 +193,13 @@ mod tests {
         let recipe = resolve(&arguments(None, &["seed=7"], &[run_dir])).unwrap();
         assert_eq!((recipe.environment, recipe.seed), (Choice::new("Arxiv"), 7));
         let other_recipe = arguments(Some("tldr-smollm2"), &[], &[run_dir]);
-        let error = run(&registry(), &other_recipe, &mut Vec::new()).unwrap_err();
+        let error = run(
+            &registry(),
+            &Launch::default(),
+            &other_recipe,
+            &mut Vec::new(),
+        )
+        .unwrap_err();
         let message = error.to_string();
         assert!(message.contains("has no agent `summarizer`"), "{message}");
     }
@@ -219,6 +229,7 @@ mod tests {
             let mut output = Vec::new();
             run(
                 &registry(),
+                &Launch::default(),
                 &arguments(None, &overrides, &[path]),
                 &mut output,
             )

@@ -8,7 +8,7 @@ use polyphony_report::{
 };
 use polyphony_runner::{EvaluationRequest, EvaluationResult, Registry, Stop};
 
-use crate::{display::Display, json_lines, terminal};
+use crate::{json_lines, launch::Launch, terminal};
 
 /// An evaluation, and where its result is saved.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub(crate) enum Destination<'a> {
 /// If models or data cannot be obtained, or the evaluation fails. Nothing is saved then.
 pub(crate) fn evaluate(
     registry: &Registry,
+    launch: &Launch,
     job: &EvaluationJob<'_>,
     output: &mut dyn Write,
 ) -> Result<()> {
@@ -44,9 +45,13 @@ pub(crate) fn evaluate(
     }
     // A signal simply ends the program here.
     let stop = Stop::new();
-    let display = &mut Display::default();
-    let result = polyphony_runner::evaluate(registry, &job.request, &stop, display)?
-        .context("the evaluation was interrupted")?;
+    let (world, mut display) = (launch.world(), launch.display());
+    let result =
+        polyphony_runner::evaluate(registry, &job.request, world, &stop, display.as_mut())?
+            .context("the evaluation was interrupted")?;
+    if !launch.is_first() {
+        return Ok(());
+    }
     let evaluation = &result.evaluation;
     terminal::write(&text(evaluation));
     // Saved even if nobody reads the output.

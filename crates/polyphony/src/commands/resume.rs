@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use polyphony_runner::{Registry, ResumeFrom, Stop};
 
-use crate::{commands::print_summary, display::Display, interrupt};
+use crate::{commands::print_summary, interrupt, launch::Launch};
 
 /// The arguments of `polyphony resume`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 }
 
 /// Resumes the run.
-pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<ExitCode> {
+pub(crate) fn run(registry: &Registry, launch: &Launch, arguments: &Arguments) -> Result<ExitCode> {
     let from = arguments.from.clone().unwrap_or(ResumeFrom::Newest);
     let steps = arguments.steps.map(|steps| format!("steps={steps}"));
     let overrides: Vec<String> = arguments.overrides.iter().cloned().chain(steps).collect();
@@ -36,9 +36,12 @@ pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<ExitCode
         &arguments.run,
         &from,
         &overrides,
+        launch.world(),
         &stop,
-        &mut Display::default(),
+        launch.display().as_mut(),
     )?;
-    print_summary(&trained);
+    if launch.is_first() {
+        print_summary(&trained);
+    }
     Ok(interrupt.status())
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use polyphony_runner::{DeviceChoice, PrecisionChoice, Recipe, Registry, Stop};
 
-use crate::{commands::print_summary, display::Display, interrupt};
+use crate::{commands::print_summary, interrupt, launch::Launch};
 
 /// The arguments of `polyphony train`.
 #[derive(Debug, clap::Args)]
@@ -33,14 +33,17 @@ pub(crate) struct Arguments {
 }
 
 /// Trains the team of the recipe.
-pub(crate) fn run(registry: &Registry, arguments: &Arguments) -> Result<ExitCode> {
+pub(crate) fn run(registry: &Registry, launch: &Launch, arguments: &Arguments) -> Result<ExitCode> {
     let recipe = arguments.recipe(registry)?;
     let stop = Stop::new();
     let interrupt = interrupt::listen(&stop)?;
     let run_dir = arguments.run_dir.as_deref();
+    let (world, mut display) = (launch.world(), launch.display());
     let trained =
-        polyphony_runner::train(registry, &recipe, run_dir, &stop, &mut Display::default())?;
-    print_summary(&trained);
+        polyphony_runner::train(registry, &recipe, run_dir, world, &stop, display.as_mut())?;
+    if launch.is_first() {
+        print_summary(&trained);
+    }
     Ok(interrupt.status())
 }
 

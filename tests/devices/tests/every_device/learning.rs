@@ -9,7 +9,7 @@ use polyphony_episode::{
     Turn,
 };
 use polyphony_marl::{
-    Agent, AlgorithmSettings as _, Baseline, EnvironmentSpec, Magrpo, Step, TrainingConfig,
+    Agent, AlgorithmSettings as _, Baseline, EnvironmentSpec, Magrpo, Step, Team, TrainingConfig,
     Updates, start_tasks, train_step,
 };
 use polyphony_model::{Activations, LanguageModel, LoraConfig, ModelFiles, sequence_logits};
@@ -81,16 +81,19 @@ fn halves(goal: Goal) -> Halves {
 }
 
 /// Two agents on the CPU that start with the same weights, in shared memory.
-fn team() -> Vec<Agent> {
+fn team() -> Team {
     team_on(&Device::flex())
 }
 
-fn team_on(device: &Device) -> Vec<Agent> {
+fn team_on(device: &Device) -> Team {
+    team_of(&ROLES, device)
+}
+
+fn team_of(names: &[&str], device: &Device) -> Team {
     let model = load_on(device, &fixture("tiny-llama"));
     let codec = Arc::new(plain_codec());
-    ROLES
-        .map(|name| Agent::new(name, model.clone(), Arc::clone(&codec)))
-        .into()
+    let agent = |name: &&str| Agent::new(*name, model.clone(), Arc::clone(&codec));
+    names.iter().map(agent).collect()
 }
 
 fn config(seed: u64) -> TrainingConfig {
@@ -111,7 +114,7 @@ fn config(seed: u64) -> TrainingConfig {
 
 /// Trains a team; returns every step.
 fn train(
-    team: &mut [Agent],
+    team: &mut Team,
     environment: &dyn Environment,
     steps: usize,
     seed: u64,
@@ -121,7 +124,7 @@ fn train(
 }
 
 fn train_with(
-    team: &mut [Agent],
+    team: &mut Team,
     environment: &dyn Environment,
     steps: usize,
     baseline: Baseline,
@@ -202,8 +205,7 @@ fn a_team_learns_what_its_shared_reward_asks_of_each_role() {
 #[test]
 fn a_model_that_plays_both_roles_learns_from_each_of_them() {
     for role in 0..2 {
-        let mut team = team();
-        team.truncate(1);
+        let mut team = team_of(&ROLES[..1], &Device::flex());
         // The other role's tokens do not affect the reward, so the model can learn only from this role's.
         let environment = halves(Goal::LowHalfOf(role));
         let steps = train(&mut team, &environment, 20, 1, Baseline::GroupMean);

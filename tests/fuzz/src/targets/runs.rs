@@ -130,16 +130,8 @@ fn around(text: &str) -> String {
 pub(super) fn checkpoint(folder: &Path, bytes: &[u8]) {
     with_replaced(folder, &RESUME_RECORDS, bytes, |run| {
         let overrides = ["steps=3".to_owned()];
-        let registry = program().registry();
-        let outcome = polyphony::runner::resume(
-            registry,
-            run,
-            &ResumeFrom::Newest,
-            &overrides,
-            &Stop::new(),
-            &mut (),
-        );
-        match outcome {
+        let newest = &ResumeFrom::Newest;
+        match program().resume(run, newest, &overrides, &Stop::new(), &mut ()) {
             Ok(_) => panic!("a run without a model was resumed"),
             Err(error) => check::message(&format!("{error:#}")),
         }

@@ -7,13 +7,13 @@ use std::{
 
 use super::*;
 use crate::{
-    agent::TextCodec,
+    agent::{Agent, TextCodec},
     fixture::{Chain, letter_template, plain_codec, tiny_model, wide_model},
     tree::JointMode,
 };
 
 /// A team with many stop tokens, so that responses differ in length.
-fn team_of(names: &[&str], codec: impl Fn() -> TextCodec) -> Vec<Agent> {
+fn team_of(names: &[&str], codec: impl Fn() -> TextCodec) -> Team {
     let agent = |name: &&str| {
         let codec = TextCodec {
             stop_tokens: (0..256).step_by(6).collect(),
@@ -26,7 +26,7 @@ fn team_of(names: &[&str], codec: impl Fn() -> TextCodec) -> Vec<Agent> {
 
 fn play_chain(
     game: &Chain,
-    agents: &[Agent],
+    agents: &Team,
     tasks: &[Task],
     plan: &SamplingPlan,
     max_new_tokens: usize,
@@ -232,7 +232,7 @@ fn every_node_has_its_own_stream_and_other_tasks_change_nothing() {
     // Two branches draw different tokens even if their histories are the same.
     let started = start_tasks(&agents, &game, tasks.clone(), &config).unwrap();
     let context = RolloutContext {
-        agents: &agents,
+        team: &agents,
         environment: &game,
         plan: &plan,
         config: &config,
@@ -360,7 +360,7 @@ fn a_joint_action_without_a_stream_is_refused() {
         parts: ["none".to_owned()],
         scored: AtomicUsize::new(0),
     };
-    let agents = [Agent::new("only", wide_model(), plain_codec().into())];
+    let agents = Team::from([Agent::new("only", wide_model(), plain_codec().into())]);
     let tasks = [task("a", "one")];
     let error = fixture::play(&agents, &game, &tasks, &plan(2), &training(1)).unwrap_err();
     let message = error.to_string();

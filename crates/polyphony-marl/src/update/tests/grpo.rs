@@ -5,6 +5,7 @@ use crate::{
     agent::TextCodec,
     fixture::{self, Chain, plain_codec, plan, task, tiny_model, training, weights},
     magrpo::Magrpo,
+    team::Team,
     tree::SamplingPlan,
 };
 use burn::{
@@ -38,7 +39,7 @@ fn with_one_agent_the_update_is_that_of_grpo() {
         stop_tokens: (0..256).step_by(6).collect(),
         ..plain_codec()
     };
-    let mut agents = [Agent::new("only", tiny_model(), codec.into())];
+    let mut agents = Team::from([Agent::new("only", tiny_model(), codec.into())]);
     let before = agents[0].model.clone();
     let game = Chain::new(&["only"]);
     // One turn, as in GRPO.

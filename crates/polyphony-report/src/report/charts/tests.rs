@@ -4,7 +4,7 @@ use polyphony_episode::Metric;
 use serde_json::json;
 
 use super::*;
-use crate::{fixture, metrics, report::groups::groups, run::Run};
+use crate::{fixture, info::RanksInfo, metrics, report::groups::groups, run::Run};
 
 #[test]
 fn the_pieces_of_a_step_are_the_step() {
@@ -153,6 +153,31 @@ fn every_metric_has_a_section_and_so_have_unknown_ones() {
     let all = all(&groups);
     let titles: Vec<&str> = all.iter().map(|chart| chart.title.as_str()).collect();
     assert!(titles.iter().copied().eq(&names), "{titles:?} {names:?}");
+}
+
+#[test]
+fn the_time_of_each_rank_is_split_into_computing_and_waiting() {
+    let secs = |name: &'static str, value: f64| Metric::new(MetricKey::new(name), value, "s", "");
+    let of_step = [
+        secs("timing.step_secs", 10.0),
+        secs("timing.rank_0.communication_secs", 2.0),
+        secs("timing.rank_1.communication_secs", 4.0),
+    ];
+    let mut run = fixture::run("a", fixture::TLDR, &["seed=1"]);
+    run.metrics = vec![metrics::line(1, &of_step).unwrap()];
+    run.info.ranks = Some(RanksInfo {
+        ranks: 2,
+        ..RanksInfo::default()
+    });
+    let runs = [run];
+    let groups = groups(&runs);
+    let chart = where_time_of_ranks_goes(&groups[0]).unwrap();
+    let bars = |index: usize| {
+        let trace = &chart.plot["data"][index];
+        (trace["x"].clone(), trace["y"].clone())
+    };
+    assert_eq!(bars(0), (json!(["rank 0", "rank 1"]), json!([8.0, 6.0])));
+    assert_eq!(bars(1).1, json!([2.0, 4.0]));
 }
 
 #[test]
