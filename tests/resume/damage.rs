@@ -113,16 +113,16 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_another_offered() {
     let newer = |bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with("(format:3,"), "{text:.40}");
-        text.replacen("(format:3,", "(format:4,news:\"more\",", 1)
+        text.replacen("(format:3,", "(format:5,news:\"more\",", 1)
             .into_bytes()
     };
     let older = |bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).unwrap();
         text.replacen("(format:3,", "(format:2,", 1).into_bytes()
     };
-    let expected = "it was written by an older polyphony (format 2; this one reads 3)";
+    let expected = "it was written by an older polyphony (format 2; this one reads 3 and 4)";
     refused(&dir, "state.ron", older, &[expected]);
-    let expected = "it was written by a newer polyphony (format 4; this one reads 3)";
+    let expected = "it was written by a newer polyphony (format 5; this one reads 3 and 4)";
     refused(&dir, "state.ron", newer, &[expected]);
 
     // A checkpoint contains the settings of its recipe, so a checkpoint of another run is recognized.

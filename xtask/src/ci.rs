@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::{
-    circles, edges, files, fuzz, links, names, packages, phrases,
+    circles, edges, files, fuzz, links, mpi, names, packages, phrases,
     process::{self, say},
     site,
     tools::{self, Tool},
@@ -275,16 +275,16 @@ fn wgpu_tests() -> Result<Outcome> {
     ])
 }
 
+/// Lints the workspace, and what is built only with MPI if this machine has it.
 fn lints() -> Result<Outcome> {
-    cargo(&[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--quiet",
-        "--",
-        "-D",
-        "warnings",
-    ])
+    let mut clippy = process::cargo();
+    clippy.args(["clippy", "--workspace", "--all-targets", "--quiet"]);
+    clippy.args(mpi::features()).args(["--", "-D", "warnings"]);
+    process::run(&mut clippy)?;
+    if let Some(missing) = mpi::missing() {
+        say(format_args!("not linted: polyphony-mpi, because {missing}"));
+    }
+    Ok(Outcome::Passed)
 }
 
 /// Builds the site, which includes the API documentation. Without mdBook, builds only the API documentation.

@@ -14,6 +14,7 @@ mod files;
 mod fuzz;
 mod human_eval;
 mod links;
+mod mpi;
 mod names;
 mod outside;
 mod packages;

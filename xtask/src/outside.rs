@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use cargo_metadata::MetadataCommand;
 
-use crate::process;
+use crate::{mpi, process};
 
 /// The folder of the package in the checkout.
 const PACKAGE: &str = "docs/examples/number-plate";
@@ -59,8 +59,9 @@ pub(crate) fn run() -> Result<()> {
         cargo.args(what).arg("--offline").current_dir(&package);
         process::run(cargo.env("CARGO_TARGET_DIR", target))
     };
-    build(&["test"])?;
-    build(&["build"])?;
+    let features = mpi::features();
+    build(&[&["test"][..], &features].concat())?;
+    build(&[&["build"][..], &features].concat())?;
     let trial = Trial {
         program: target.join("debug/number-plate"),
         folder: folder.path().to_owned(),
@@ -177,6 +178,9 @@ impl Trial {
         let words = train("whole");
         self.succeed(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
         self.check_metric()?;
+        if mpi::missing().is_none() {
+            self.check_ranks(&train("apart"))?;
+        }
         let words = train("killed");
         self.kill_and_resume(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
         self.succeed(&["eval", "--team", "whole", "--run-dir", "evaluated"])?;
@@ -212,6 +216,40 @@ impl Trial {
             events.windows(name.len()).any(|window| window == name),
             "TensorBoard's file lacks the metric"
         );
+        Ok(())
+    }
+
+    /// Checks that the program, which knows nothing of ranks, does the same on two of them.
+    fn check_ranks(&self, train: &[String]) -> Result<()> {
+        let mut launcher = Command::new(mpi::LAUNCHER);
+        launcher
+            .args(["-n", "2"])
+            .arg(&self.program)
+            .args(train)
+            .current_dir(&self.folder)
+            // CI may have no other user than root, and fewer processors than ranks.
+            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+            .env("OMPI_MCA_rmaps_base_oversubscribe", "1");
+        process::captured(&mut launcher)?;
+        for file in [
+            "rollouts.jsonl",
+            "agents/letters/model.safetensors",
+            "agents/digits/model.safetensors",
+        ] {
+            let contents = |run: &str| self.read(&format!("{run}/{file}"));
+            ensure!(
+                contents("whole")? == contents("apart")?,
+                "{file} differs on two ranks"
+            );
+        }
+        let metrics = self.text("apart/metrics.jsonl")?;
+        for part in ["letters/rank_correlation", "digits/rank_correlation"] {
+            ensure!(
+                metrics.contains(part),
+                "the metrics of two ranks lack `{part}`"
+            );
+        }
         Ok(())
     }
 

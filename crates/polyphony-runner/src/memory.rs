@@ -31,6 +31,8 @@ pub(crate) struct Member {
     pub(crate) precision: Precision,
     /// The indices of the roles that the agent plays.
     pub(crate) roles: Range<usize>,
+    /// The number of its base model; agents with the same number start from one copy of the weights.
+    pub(crate) base: usize,
     /// Whether an earlier agent starts from the same model on the same device.
     pub(crate) shares_initial_weights: bool,
     /// The number of tokens of the longest prompt; `None` before the prompts are known. Memory that grows with
@@ -119,6 +121,12 @@ impl Plan<'_> {
             .get(&DeviceChoice::Cpu.to_string())
             .copied()
             .unwrap_or_default()
+    }
+
+    /// The bytes that these agents need on the device that needs most.
+    pub(crate) fn largest_device(&self, members: &[Member]) -> u64 {
+        let needed = by_device(&self.needs(members));
+        needed.into_values().max().unwrap_or_default()
     }
 
     /// Logs how much memory a run will need.
@@ -339,6 +347,7 @@ mod tests {
     /// Two agents on the CPU that start from one model, with prompts of 100 tokens.
     fn members(config: &ModelConfig) -> [Member; 2] {
         ["a", "b"].map(|name| Member {
+            base: 0,
             name: name.to_owned(),
             config: config.clone(),
             device: DeviceChoice::Cpu,

@@ -128,6 +128,7 @@ impl Models {
                     1 => 0..roles,
                     _ => agent.index..agent.index + 1,
                 },
+                base: agent.base,
                 shares_initial_weights: earlier_agents
                     .iter()
                     .any(|earlier| earlier.base == agent.base),

@@ -16,8 +16,8 @@ use polyphony_runner::{Registry, Unfinished};
 
 use crate::{
     commands::{
-        baseline, bench, compare, environment, eval, generate, logprobs, models, report, resume,
-        sandbox, score, train, watch,
+        baseline, bench, compare, environment, eval, generate, logprobs, models, plan, report,
+        resume, sandbox, score, train, watch,
     },
     launch::Launch,
     summary::program,
@@ -62,6 +62,8 @@ enum Command {
     Sandbox(sandbox::Arguments),
     /// Measure the time of training steps on a fixed workload.
     Bench(bench::Arguments),
+    /// Predict memory and time of a run on several processes and machines.
+    Plan(plan::Arguments),
 }
 
 /// Runs the command in the arguments of this process.
@@ -165,6 +167,7 @@ fn run(
         Command::Models(arguments) => models::run(&arguments, output),
         Command::Sandbox(arguments) => sandbox::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),
+        Command::Plan(arguments) => plan::run(registry, &arguments, output),
     }?;
     Ok(ExitCode::SUCCESS)
 }

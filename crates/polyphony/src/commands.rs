@@ -19,6 +19,7 @@ mod evaluation;
 pub(crate) mod generate;
 pub(crate) mod logprobs;
 pub(crate) mod models;
+pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod resume;
 pub(crate) mod sandbox;

@@ -69,6 +69,7 @@ mod json_lines;
 mod launch;
 mod program;
 mod standard;
+mod step_model;
 mod summary;
 mod terminal;
 mod transfer;

@@ -1,0 +1,414 @@
+//! `polyphony plan`: predicts memory and time of a run on several ranks, before machines are reserved for it.
+
+use std::{io::Write, sync::Arc};
+
+use anyhow::{Context as _, Result, ensure};
+use polyphony_episode::{FnEnvironment, Metric, Reward, Task};
+use polyphony_marl::{
+    Agent, AlgorithmSettings, Grid, Magrpo, Step, Team, TextCodec, TrainingConfig, Updates,
+    start_tasks, train_step,
+};
+use polyphony_model::{LanguageModel, ModelFiles};
+use polyphony_report::table;
+use polyphony_runner::{
+    Event, Observer as _, RankPlan, Recipe, Registry, rank_plan, resolve_model,
+};
+use serde::Serialize;
+
+use crate::{
+    display::Display,
+    json_lines,
+    step_model::{Network, Rates, StepTime, Work},
+    terminal,
+};
+
+/// The arguments of `polyphony plan`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Plan this recipe: the name of a recipe that ships with the program, or a RON file; without it, the
+    /// default recipe.
+    recipe: Option<String>,
+    /// Replace one value of the recipe, such as `tasks_per_step=16`; can be given several times.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    overrides: Vec<String>,
+    /// Predict for these numbers of ranks, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8")]
+    ranks: Vec<usize>,
+    /// The rate at which a rank can send to others, in GB/s.
+    #[arg(long, value_name = "GB/S", default_value_t = 1.0)]
+    bandwidth: f64,
+    /// The time that a short message takes, in microseconds.
+    #[arg(long, value_name = "US", default_value_t = 50.0)]
+    latency: f64,
+    /// The tokens of a prompt.
+    #[arg(long, value_name = "N", default_value_t = 150)]
+    prompt_tokens: usize,
+    /// The tokens of a response, instead of the recipe's `max_new_tokens`.
+    #[arg(long, value_name = "N")]
+    response_tokens: Option<usize>,
+    /// The time to score one joint action, in seconds.
+    #[arg(long, value_name = "SECS", default_value_t = 0.0)]
+    reward_secs: f64,
+}
+
+/// The prediction for a number of ranks.
+#[derive(Serialize)]
+struct Prediction {
+    ranks: usize,
+    parts: usize,
+    replicas: usize,
+    /// The estimated memory of a rank, in bytes.
+    bytes_per_rank: u64,
+    #[serde(flatten)]
+    time: StepTime,
+    step_secs: f64,
+    /// The time on one rank, divided by the time on these and their number.
+    efficiency: f64,
+}
+
+/// Measures rates on this machine, and prints one line per number of ranks.
+pub(crate) fn run(
+    registry: &Registry,
+    arguments: &Arguments,
+    output: &mut dyn Write,
+) -> Result<()> {
+    let positive = |value: f64| value.is_finite() && value > 0.0;
+    ensure!(positive(arguments.bandwidth), "--bandwidth must be above 0");
+    ensure!(
+        arguments.latency.is_finite() && arguments.latency >= 0.0,
+        "--latency must be at least 0"
+    );
+    ensure!(
+        arguments.reward_secs.is_finite() && arguments.reward_secs >= 0.0,
+        "--reward-secs must be at least 0"
+    );
+    ensure!(
+        arguments.prompt_tokens > 0,
+        "--prompt-tokens must be at least 1"
+    );
+    let recipe = Recipe::load(registry, arguments.recipe.as_deref(), &arguments.overrides)?;
+    let response_tokens = arguments.response_tokens.unwrap_or(recipe.max_new_tokens);
+    ensure!(response_tokens > 0, "--response-tokens must be at least 1");
+    let mut display = Display::default();
+    let plan = rank_plan(registry, &recipe, &mut display)?;
+    // Numbers that cannot work are refused before anything is measured.
+    let grids = arguments.ranks.iter().map(|ranks| {
+        Grid::new(*ranks, plan.agents.len(), recipe.parallel.replicas)
+            .with_context(|| format!("--ranks {ranks}"))
+    });
+    let grids: Vec<Grid> = grids.collect::<Result<_>>()?;
+    let network = Network {
+        bytes_per_sec: arguments.bandwidth * 1e9,
+        latency_secs: arguments.latency * 1e-6,
+    };
+    let work = work(&plan, &recipe, response_tokens, arguments.reward_secs)?;
+    let workload = Workload {
+        prompt_tokens: arguments.prompt_tokens,
+        response_tokens,
+        samples: work.samples,
+    };
+    let rates = measure(&plan, &recipe, workload, &mut display)?;
+    let alone = work.on(Grid::new(1, plan.agents.len(), None)?, &rates, &network);
+    let mut predictions = Vec::new();
+    for grid in grids {
+        let time = work.on(grid, &rates, &network);
+        predictions.push(Prediction {
+            ranks: grid.ranks(),
+            parts: grid.parts,
+            replicas: grid.replicas,
+            bytes_per_rank: plan.bytes_per_rank(registry, grid, arguments.prompt_tokens)?,
+            step_secs: time.total(),
+            efficiency: alone.total() / time.total() / grid.ranks() as f64,
+            time,
+        });
+    }
+    terminal::write(&text(&predictions, &rates));
+    terminal::write(&growth(&work, &rates, &network)?);
+    predictions
+        .iter()
+        .try_for_each(|line| json_lines::write(output, line))
+}
+
+/// The work of a step of the recipe.
+fn work(
+    plan: &RankPlan,
+    recipe: &Recipe,
+    response_tokens: usize,
+    reward_secs: f64,
+) -> Result<Work> {
+    let joint_actions = plan.sampling.joint_actions(plan.roles);
+    let trained_weights = plan.agents.iter().map(|agent| agent.trained_weights);
+    Ok(Work {
+        agents: plan.agents.len(),
+        tasks: recipe.tasks_per_step,
+        joint_actions: joint_actions.context("the recipe has too many joint actions")?,
+        turns: plan.horizon,
+        samples: plan.sampling.samples,
+        response_tokens,
+        minibatch: recipe.updates.minibatch,
+        trained_weights: trained_weights.max().unwrap_or_default(),
+        reward_secs,
+    })
+}
+
+/// What is measured.
+#[derive(Clone, Copy)]
+struct Workload {
+    prompt_tokens: usize,
+    response_tokens: usize,
+    samples: usize,
+}
+
+/// Groups of the larger of the two measurements, between which time is linear.
+const GROUPS: usize = 3;
+
+/// Steps of a measurement. The first ones use new memory, so the median is taken.
+const STEPS: usize = 4;
+
+/// The rates of the team's slowest agent on this machine, with the threads of this process.
+fn measure(
+    plan: &RankPlan,
+    recipe: &Recipe,
+    workload: Workload,
+    display: &mut Display,
+) -> Result<Rates> {
+    let mut models: Vec<&str> = plan
+        .agents
+        .iter()
+        .map(|agent| agent.model.as_str())
+        .collect();
+    models.sort_unstable();
+    models.dedup();
+    display.on_event(Event::PhaseStarted {
+        title: "measuring",
+        length: models.len() * 2 * STEPS,
+        done: 0,
+    });
+    let mut all = Vec::new();
+    for (index, model) in models.into_iter().enumerate() {
+        let rates = rates_of(model, recipe, workload, &mut |done| {
+            let done = index * 2 * STEPS + done;
+            display.on_event(Event::PhaseAdvanced { done });
+        });
+        all.push(rates.with_context(|| format!("measuring the model {model}"))?);
+    }
+    display.on_event(Event::PhaseEnded);
+    let of_three = |rates: &Rates| {
+        linear_total(rates.first_prompt, rates.another_prompt)
+            + linear_total(rates.first_group, rates.another_group)
+    };
+    let slowest = all
+        .into_iter()
+        .max_by(|a, b| of_three(a).total_cmp(&of_three(b)));
+    slowest.context("a team has models")
+}
+
+fn linear_total(first: f64, another: f64) -> f64 {
+    first + another * (GROUPS - 1) as f64
+}
+
+fn rates_of(
+    model: &str,
+    recipe: &Recipe,
+    workload: Workload,
+    on_step: &mut dyn FnMut(usize),
+) -> Result<Rates> {
+    let path = resolve_model(model, &mut ())?;
+    let files = ModelFiles::open(&path)?;
+    let device = recipe.devices.of_team(1).remove(0);
+    let mut model = LanguageModel::load(&files, &device.open()?)?;
+    model = match recipe.fine_tuning.lora() {
+        Some(lora) => model.with_lora(&lora, recipe.seed, 0)?,
+        None => model.merged(),
+    };
+    let model = model.with_precision(recipe.precision.on(device)?)?;
+    let codec = Arc::new(TextCodec {
+        tokenizer: files.tokenizer.context("the model has no tokenizer")?,
+        template: files.template,
+        // Every response has the full length.
+        stop_tokens: Vec::new(),
+    });
+    let mut done = 0;
+    let mut seconds = |groups: usize| {
+        let agent = Agent::new("agent", model.clone(), Arc::clone(&codec));
+        median_secs(agent, recipe, workload, groups, &mut || {
+            done += 1;
+            on_step(done);
+        })
+    };
+    let (one, several) = (seconds(1)?, seconds(GROUPS)?);
+    let another = |one: f64, several: f64| ((several - one) / (GROUPS - 1) as f64).max(0.0);
+    Ok(Rates {
+        first_prompt: one.0,
+        another_prompt: another(one.0, several.0),
+        first_group: one.1,
+        another_group: another(one.1, several.1),
+    })
+}
+
+/// The median seconds of the rollout and of the update of a step with this many groups.
+fn median_secs(
+    agent: Agent,
+    recipe: &Recipe,
+    workload: Workload,
+    groups: usize,
+    on_step: &mut dyn FnMut(),
+) -> Result<(f64, f64)> {
+    // The longer, the better: rewards differ, so that no group is skipped.
+    let environment = FnEnvironment::new(["agent"], ["length"], |_task, action| {
+        let [text] = action.texts();
+        Reward::new([("length", text.chars().count() as f64)])
+    });
+    let prompt = prompt(&agent, workload.prompt_tokens)?;
+    let tasks =
+        (0..groups).map(|index| Task::new(index.to_string(), [("prompt", prompt.as_str())]));
+    let config = TrainingConfig {
+        seed: recipe.seed,
+        steps: STEPS,
+        sampling: recipe.sampling.clone(),
+        max_new_tokens: workload.response_tokens,
+        updates: Updates {
+            buffer: groups,
+            minibatch: groups,
+            epochs: 1,
+            learning_rates: Default::default(),
+            ..recipe.updates.clone()
+        },
+        ..TrainingConfig::default()
+    };
+    let mut team = Team::from([agent]);
+    let settings = Magrpo {
+        samples: workload.samples.max(2),
+        ..Magrpo::default()
+    };
+    let mut algorithm = settings.build(&team, &team.spec(&environment), &config)?;
+    let tasks = start_tasks(&team, &environment, tasks.collect(), &config)?;
+    let all: Vec<usize> = (0..groups).collect();
+    let mut secs = Vec::new();
+    for index in 0..STEPS {
+        let batch = tasks.batch(&all);
+        let step = train_step(
+            &mut team,
+            algorithm.as_mut(),
+            &environment,
+            batch,
+            &config,
+            index,
+            &mut |_| {},
+        )?;
+        secs.push((
+            timing(&step, "timing.rollout_secs"),
+            timing(&step, "timing.update_secs"),
+        ));
+        on_step();
+    }
+    let median = |of: &dyn Fn(&(f64, f64)) -> f64| {
+        let mut values: Vec<f64> = secs.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        f64::midpoint(values[(STEPS - 1) / 2], values[STEPS / 2])
+    };
+    Ok((median(&|secs| secs.0), median(&|secs| secs.1)))
+}
+
+fn timing(step: &Step, name: &str) -> f64 {
+    let is_named = |metric: &&Metric| metric.key.to_string() == name;
+    let metric = step.metrics.iter().find(is_named);
+    metric
+        .and_then(|metric| metric.value.number())
+        .unwrap_or(f64::NAN)
+}
+
+/// A text that the agent reads as about this many tokens.
+fn prompt(agent: &Agent, tokens: usize) -> Result<String> {
+    const WORDS: &str = "the house by the river had been empty for years before anyone came back ";
+    let mut text = WORDS.to_owned();
+    while agent.codec.tokenizer.encode_plain(&text)?.len() < tokens {
+        text += WORDS;
+    }
+    Ok(text)
+}
+
+fn text(predictions: &[Prediction], rates: &Rates) -> String {
+    let header = [
+        "ranks",
+        "parts × replicas",
+        "GB per rank",
+        "sampling s",
+        "scoring s",
+        "updates s",
+        "communication s",
+        "step s",
+        "efficiency",
+        "sent MB",
+    ];
+    let row = |prediction: &Prediction| {
+        let StepTime {
+            sampling_secs,
+            scoring_secs,
+            update_secs,
+            communication_secs,
+            bytes,
+        } = prediction.time;
+        let secs = |secs: f64| format!("{secs:.2}");
+        vec![
+            prediction.ranks.to_string(),
+            format!("{} × {}", prediction.parts, prediction.replicas),
+            format!("{:.2}", prediction.bytes_per_rank as f64 / 1e9),
+            secs(sampling_secs),
+            secs(scoring_secs),
+            secs(update_secs),
+            secs(communication_secs),
+            secs(prediction.step_secs),
+            format!("{:.0} %", 100.0 * prediction.efficiency),
+            format!("{:.1}", bytes as f64 / 1e6),
+        ]
+    };
+    let rows: Vec<Vec<String>> = predictions.iter().map(row).collect();
+    format!(
+        "\nmeasured with {} thread(s) per rank: {:.2} s to sample for a prompt, {:.2} s for one more; {:.2} s for a \
+         gradient step from a group, {:.2} s for one more\n\n{}\n",
+        rayon::current_num_threads(),
+        rates.first_prompt,
+        rates.another_prompt,
+        rates.first_group,
+        rates.another_group,
+        table(&header.map(str::to_owned), &rows)
+    )
+}
+
+/// How the time of a step grows if agents are added, and tasks together with replicas.
+fn growth(work: &Work, rates: &Rates, network: &Network) -> Result<String> {
+    let header = ["agents", "replicas", "ranks", "step s", "communication s"].map(str::to_owned);
+    let mut rows = Vec::new();
+    for (agents, replicas) in [
+        (1, 1),
+        (2, 1),
+        (8, 1),
+        (64, 1),
+        (2, 8),
+        (8, 8),
+        (64, 8),
+        (64, 64),
+    ] {
+        let grown = Work {
+            agents,
+            tasks: work.tasks * replicas,
+            minibatch: work.minibatch * replicas,
+            // All combinations of many agents would be too many.
+            joint_actions: work.samples,
+            ..*work
+        };
+        let time = grown.on(Grid::new(agents * replicas, agents, None)?, rates, network);
+        rows.push(vec![
+            agents.to_string(),
+            replicas.to_string(),
+            (agents * replicas).to_string(),
+            format!("{:.2}", time.total()),
+            format!("{:.2}", time.communication_secs),
+        ]);
+    }
+    Ok(format!(
+        "one agent per rank, aligned joint actions, and as many times the tasks as there are replicas:\n\n{}",
+        table(&header, &rows)
+    ))
+}
