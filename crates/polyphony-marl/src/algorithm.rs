@@ -16,6 +16,7 @@ use crate::{
     config::{ConfigError, TrainingConfig},
     rollout::Rollout,
     saved_state::{AlgorithmState, SavedState},
+    team::Team,
     tree::SamplingPlan,
 };
 
@@ -117,6 +118,16 @@ pub struct EnvironmentSpec {
 }
 
 impl EnvironmentSpec {
+    /// The spec of an environment for the agents of a team that this process holds, and for their roles.
+    pub fn of_team(team: &Team, environment: &dyn Environment) -> Self {
+        let all = Self::of(environment);
+        Self {
+            roles: all.roles[team.roles(all.roles.len())].to_vec(),
+            first_agent: team.ranks().agents(team.size()).start,
+            ..all
+        }
+    }
+
     /// The spec of an environment.
     pub fn of(environment: &dyn Environment) -> Self {
         let roles = environment.roles().iter();

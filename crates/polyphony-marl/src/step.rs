@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    algorithm::{Algorithm, Progress, StepContext},
+    algorithm::{Algorithm, EnvironmentSpec, Progress, StepContext},
     config::TrainingConfig,
     metrics::{merge_metrics, reward_metrics, role_metrics},
     ranks::{Message, TrafficTotal},
@@ -43,7 +43,7 @@ impl Step {
 ///
 /// The team has one agent for each of the environment's roles, or one that plays them all. The algorithm must
 /// have been [built](crate::AlgorithmSettings::build) for the agents of this process and their
-/// [spec](Team::spec).
+/// [spec](EnvironmentSpec::of_team).
 ///
 /// If several ranks train the team, all of them run the step. Rank 0 gets all metrics and the whole rollout; the
 /// other ranks get only what they need for their agents.
@@ -83,7 +83,7 @@ pub fn train_step(
 
     on_progress(Progress::RolloutDone);
     let start = Instant::now();
-    let spec = team.spec(environment);
+    let spec = EnvironmentSpec::of_team(team, environment);
     let context = StepContext::new(step, config, &spec);
     let outcome = learn(
         team,

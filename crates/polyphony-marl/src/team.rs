@@ -2,9 +2,7 @@
 
 use std::ops::{Deref, DerefMut, Range};
 
-use polyphony_episode::Environment;
-
-use crate::{MarlError, agent::Agent, algorithm::EnvironmentSpec, ranks::Ranks};
+use crate::{MarlError, agent::Agent, ranks::Ranks};
 
 /// The agents that this process holds: the whole team, unless the team is trained by several [`Ranks`].
 #[derive(Debug)]
@@ -117,14 +115,6 @@ impl Team {
         let index = if self.size == 1 { 0 } else { role };
         let held = self.ranks.agents(self.size);
         self.agents.get(index.checked_sub(held.start)?)
-    }
-
-    /// What the algorithm knows about an environment: the roles that the agents of this process play.
-    pub fn spec(&self, environment: &dyn Environment) -> EnvironmentSpec {
-        let mut spec = EnvironmentSpec::of(environment);
-        spec.first_agent = self.ranks.agents(self.size).start;
-        spec.roles = spec.roles[self.roles(spec.roles.len())].to_vec();
-        spec
     }
 
     /// Refuses a team that has neither one agent per role nor one for all roles.

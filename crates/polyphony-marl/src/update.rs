@@ -239,13 +239,17 @@ fn summed(
         return Ok(gradients);
     }
     // A weight that no group of this replica depends on, such as an expert's, may have a gradient elsewhere.
-    let present = replicas.exchange(Message::Gradients, Ok(gradients.present(&agent.model)))?;
+    let present = replicas.exchange(
+        Message::Gradients,
+        Ok(agent.model.has_gradients(&gradients)),
+    )?;
     let or = |left: Vec<bool>, right: Vec<bool>| {
         let pairs = left.into_iter().zip(right);
         pairs.map(|(left, right)| left || right).collect()
     };
     let present: Vec<bool> = present.into_iter().reduce(or).unwrap_or_default();
-    gradients.try_map(&agent.model, &present, |numbers| replicas.sum(numbers))
+    let sum = |numbers: &mut [f32]| replicas.sum(numbers);
+    agent.model.try_map_gradients(gradients, &present, sum)
 }
 
 /// If no group of the update was scored, scores `group` (any one of the buffer), so that rollout and training

@@ -4,14 +4,11 @@ use std::{collections::HashMap, ops::Add};
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
-    tensor::{Gradients, IndexingUpdateOp, Int, Tensor, TensorData},
+    tensor::{Device, Gradients, IndexingUpdateOp, Int, Tensor, TensorData},
 };
 use rayon::prelude::*;
 
-use crate::{
-    LanguageModel,
-    kernels::{floats, host, vectorized},
-};
+use crate::kernels::{floats, host, vectorized};
 
 /// One flat gradient per weight, in the order in which the model's weights are visited; `None` for a
 /// weight that is frozen or that the loss does not depend on.
@@ -100,37 +97,30 @@ impl WeightGradients {
         squares.sum::<f64>().sqrt()
     }
 
-    /// For each weight of the model, whether it has a gradient.
-    pub fn present(&self, model: &LanguageModel) -> Vec<bool> {
-        let count = weight_sizes(model.network()).len();
-        let gradients = self
-            .by_weight
-            .iter()
-            .map(|(_, gradient)| gradient.is_some());
-        gradients
+    /// For each weight of a module, whether it has a gradient.
+    pub(crate) fn present<M: Module>(&self, module: &M) -> Vec<bool> {
+        let count = weight_sizes(module).len();
+        let gradients = self.by_weight.iter();
+        let present = gradients.map(|(_, gradient)| gradient.is_some());
+        present
             .chain(std::iter::repeat(false))
             .take(count)
             .collect()
     }
 
-    /// Changes the values of the gradients of those weights of the model that are `wanted`; a gradient that is
+    /// Changes the values of the gradients of those weights of a module that are `wanted`; a gradient that is
     /// missing starts with zeros. The others stay as they are.
-    ///
-    /// # Errors
-    /// Those of `change`.
-    pub fn try_map<E>(
+    pub(crate) fn try_map<M: Module, E>(
         self,
-        model: &LanguageModel,
+        (module, device): (&M, &Device),
         wanted: &[bool],
         mut change: impl FnMut(&mut [f32]) -> Result<(), E>,
     ) -> Result<Self, E> {
-        let network = model.network();
         let by_weight = match self.is_empty() {
-            true => Self::absent(network).by_weight,
+            true => Self::absent(module).by_weight,
             false => self.by_weight,
         };
-        let device = model.device();
-        let weights = by_weight.into_iter().zip(weight_sizes(network)).zip(wanted);
+        let weights = by_weight.into_iter().zip(weight_sizes(module)).zip(wanted);
         let changed = weights.map(|(((id, gradient), size), wanted)| {
             if !wanted {
                 return Ok((id, gradient));
@@ -141,7 +131,7 @@ impl WeightGradients {
             };
             change(&mut values)?;
             let data = TensorData::new(values, [size]);
-            Ok((id, Some(Tensor::from_data(data, &device))))
+            Ok((id, Some(Tensor::from_data(data, device))))
         });
         Ok(Self {
             by_weight: changed.collect::<Result<_, E>>()?,
@@ -238,8 +228,6 @@ impl Add for WeightGradients {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
 
     /// A module whose table is not its first weight.
@@ -255,6 +243,36 @@ mod tests {
             norm: Param::from_tensor(Tensor::ones([2], &device)),
             table: Param::from_tensor(Tensor::ones([3, 2], &device)),
         }
+    }
+
+    #[test]
+    fn missing_gradients_that_are_wanted_start_with_zeros() {
+        let module = table_last();
+        let device = Device::flex();
+        let add = |amount: f32| {
+            move |values: &mut [f32]| {
+                values.iter_mut().for_each(|value| *value += amount);
+                Ok::<_, ()>(())
+            }
+        };
+        let values = |gradients: &WeightGradients| -> Vec<Option<Vec<f32>>> {
+            let gradients = gradients.clone().into_vec().into_iter();
+            let floats = |gradient: Tensor<1>| gradient.into_data().iter::<f32>().collect();
+            gradients.map(|gradient| gradient.map(floats)).collect()
+        };
+        let none = WeightGradients::default();
+        assert_eq!(none.present(&module), [false, false]);
+        let one = none
+            .try_map((&module, &device), &[false, true], add(2.0))
+            .unwrap();
+        assert_eq!(one.present(&module), [false, true]);
+        assert_eq!(values(&one), [None, Some(vec![2.0; 6])]);
+        let both = one
+            .try_map((&module, &device), &[true, true], add(1.0))
+            .unwrap();
+        assert_eq!(values(&both), [Some(vec![1.0; 2]), Some(vec![3.0; 6])]);
+        let failed = both.try_map((&module, &device), &[true, true], |_| Err("lost"));
+        assert_eq!(failed.unwrap_err(), "lost");
     }
 
     #[test]

@@ -55,8 +55,23 @@ impl LanguageModel {
         }
     }
 
-    pub(crate) fn network(&self) -> &Decoder {
-        &self.network
+    /// For each weight, in the order in which weights are visited, whether it has one of these gradients.
+    pub fn has_gradients(&self, gradients: &WeightGradients) -> Vec<bool> {
+        gradients.present(&self.network)
+    }
+
+    /// Changes the values of the gradients of those weights that are `wanted`, in the order in which weights are visited;
+    /// a gradient that is missing starts with zeros. The others stay as they are.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn try_map_gradients<E>(
+        &self,
+        gradients: WeightGradients,
+        wanted: &[bool],
+        change: impl FnMut(&mut [f32]) -> Result<(), E>,
+    ) -> Result<WeightGradients, E> {
+        gradients.try_map((&self.network, &self.device()), wanted, change)
     }
 
     /// The model with adapters from files; its other weights are frozen.

@@ -1,9 +1,9 @@
-//! Connects the processes of a run over MPI: [`Mpi`] makes a
-//! [`Communicator`](polyphony_marl::Communicator) of all processes that `mpirun` or `srun` has started together.
+//! Connects the processes of a run over MPI: `Mpi` makes a `Communicator` (of `polyphony-marl`) of all processes that
+//! `mpirun` or `srun` has started together. Without the feature `mpi`, this crate is empty.
 //!
 //! The crate knows how bytes and numbers travel. It must not know what they mean, nor how a team learns.
 //!
-//! If MPI itself fails, it ends the whole job. A process that fails in another way must call [`Mpi::abort`], since the
+//! If MPI itself fails, it ends the whole job. A process that fails in another way must call `Mpi::abort`, since the
 //! others would wait for it forever.
 
 #![cfg(feature = "mpi")]

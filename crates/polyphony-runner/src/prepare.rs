@@ -76,7 +76,7 @@ impl Prepared {
         );
         if ranks.grid().replicas > recipe.updates.minibatch {
             log::warn!(
-                "each gradient step has {} nodes (`updates.minibatch`), so only so many of the {} replicas of an \
+                "each gradient step has {} nodes (`updates.minibatch`), so only this many of the {} replicas of an \
                  agent work in its forward and backward passes",
                 recipe.updates.minibatch,
                 ranks.grid().replicas

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use polyphony_episode::{Environment, Metric, MetricKey, MetricValue};
 use polyphony_marl::{
-    Algorithm, Communicator, Progress, Protocol, RankGroup, Rollout, Step, TrainingConfig,
-    train_step,
+    Algorithm, Communicator, EnvironmentSpec, Progress, Protocol, RankGroup, Rollout, Step,
+    TrainingConfig, train_step,
 };
 use polyphony_report::{EvaluationRecord, RunDirectory, check_free};
 
@@ -125,7 +125,7 @@ impl<'a> Session<'a> {
     pub(crate) fn new(recipe: &'a Recipe, prepared: Prepared) -> Result<Self> {
         let config = recipe.training_config();
         let team = &prepared.team.agents;
-        let spec = team.spec(prepared.environment.as_ref());
+        let spec = EnvironmentSpec::of_team(team, prepared.environment.as_ref());
         let algorithm = prepared.algorithm.build(team, &spec, &config);
         let algorithm = agree(team.ranks().world(), algorithm.map_err(Into::into))?;
         Ok(Self {

@@ -93,7 +93,9 @@ impl Setup {
         let agents = held.map(|index| self.agent(index, names[index])).collect();
         let mut team = Team::on_ranks(agents, names.len(), ranks)?;
         let game = self.game.as_ref();
-        let mut algorithm = self.settings.build(&team, &team.spec(game), &self.config)?;
+        let mut algorithm =
+            self.settings
+                .build(&team, &EnvironmentSpec::of_team(&team, game), &self.config)?;
         let tasks = start_tasks(&team, game, self.tasks.clone(), &self.config)?;
         let mut steps = Vec::new();
         for step in 0..self.steps {

@@ -5,8 +5,8 @@ use std::{io::Write, sync::Arc};
 use anyhow::{Context as _, Result, ensure};
 use polyphony_episode::{FnEnvironment, Metric, Reward, Task};
 use polyphony_marl::{
-    Agent, AlgorithmSettings, Grid, Magrpo, Step, Team, TextCodec, TrainingConfig, Updates,
-    start_tasks, train_step,
+    Agent, AlgorithmSettings, EnvironmentSpec, Grid, Magrpo, Step, Team, TextCodec, TrainingConfig,
+    Updates, start_tasks, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles};
 use polyphony_report::table;
@@ -281,7 +281,11 @@ fn median_secs(
         samples: workload.samples.max(2),
         ..Magrpo::default()
     };
-    let mut algorithm = settings.build(&team, &team.spec(&environment), &config)?;
+    let mut algorithm = settings.build(
+        &team,
+        &EnvironmentSpec::of_team(&team, &environment),
+        &config,
+    )?;
     let tasks = start_tasks(&team, &environment, tasks.collect(), &config)?;
     let all: Vec<usize> = (0..groups).collect();
     let mut secs = Vec::new();
