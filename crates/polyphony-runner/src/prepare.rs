@@ -74,14 +74,7 @@ impl Prepared {
             ranks.grid().parts,
             world.size()
         );
-        if ranks.grid().replicas > recipe.updates.minibatch {
-            log::warn!(
-                "each gradient step has {} nodes (`updates.minibatch`), so only this many of the {} replicas of an \
-                 agent work in its forward and backward passes",
-                recipe.updates.minibatch,
-                ranks.grid().replicas
-            );
-        }
+        warn_of_idle_replicas(recipe, ranks.grid().replicas);
         let models = Models::open(&local_recipe, environment.as_ref(), ranks, observer);
         let models = agree(&everyone, models)?;
         let mut members = models.members(&local_recipe, environment.roles().len())?;
@@ -168,6 +161,21 @@ impl Prepared {
     /// The discount `γ`: the factor by which the return of the next turn is multiplied.
     pub(crate) fn discount(&self) -> f64 {
         self.algorithm.sampling_plan().discount
+    }
+}
+
+/// Warns if a step has too little work for all replicas of an agent.
+fn warn_of_idle_replicas(recipe: &Recipe, replicas: usize) {
+    for (key, value) in [
+        ("tasks_per_step", recipe.tasks_per_step),
+        ("updates.minibatch", recipe.updates.minibatch),
+    ] {
+        if value < replicas {
+            log::warn!(
+                "each agent has {replicas} replicas, but `{key}` is {value}: the other replicas wait. Raise it to a \
+                 multiple of {replicas}, or start fewer ranks"
+            );
+        }
     }
 }
 

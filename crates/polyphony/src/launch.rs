@@ -64,6 +64,15 @@ impl Launch {
             return Ok(Self::default());
         }
         let mpi = polyphony_mpi::Mpi::connect()?;
+        // Otherwise each process would train the whole team alone.
+        if let Some(expected) = number(&SIZES).filter(|size| *size != mpi.world().size()) {
+            bail!(
+                "{expected} processes were started together, but the MPI library ({}) connects only {} of them: use the \
+                 launcher of the library with which the program was built",
+                mpi.world().library().unwrap_or_default(),
+                mpi.world().size()
+            );
+        }
         Ok(Self {
             world: mpi.world(),
             mpi: Some(mpi),

@@ -43,6 +43,8 @@ pub(crate) struct Work {
     pub(crate) response_tokens: usize,
     /// Nodes of a gradient step.
     pub(crate) minibatch: usize,
+    /// Passes through the nodes of a step.
+    pub(crate) epochs: usize,
     /// Weights of each agent that are trained.
     pub(crate) trained_weights: u64,
     /// Seconds to score a joint action.
@@ -102,8 +104,9 @@ impl Work {
             responses += nodes * self.samples;
         }
         let nodes: usize = self.nodes().sum();
-        let gradient_steps = (nodes / self.minibatch).max(1);
-        let rounds = nodes.div_ceil(gradient_steps).div_ceil(replicas);
+        let per_epoch = (nodes / self.minibatch).max(1);
+        let rounds = nodes.div_ceil(per_epoch).div_ceil(replicas);
+        let gradient_steps = self.epochs * per_epoch;
         let update = linear(rates.first_group, rates.another_group, rounds);
         time.update_secs = (agents * gradient_steps) as f64 * update;
         if ranks == 1 {
@@ -156,6 +159,7 @@ mod tests {
             samples: 8,
             response_tokens: 64,
             minibatch: 4,
+            epochs: 1,
             trained_weights: 1_000_000,
             reward_secs: 0.5,
         }
@@ -182,6 +186,19 @@ mod tests {
             (replicated.sampling_secs, replicated.update_secs),
             (4.0, 9.0)
         );
+        let twice = Work {
+            epochs: 2,
+            ..work()
+        };
+        let twice = twice.on(
+            Grid {
+                parts: 2,
+                replicas: 1,
+            },
+            &RATES,
+            &FREE,
+        );
+        assert_eq!((twice.sampling_secs, twice.update_secs), (6.0, 34.0));
         // Uneven shares: the slowest replica has two of four.
         assert_eq!(time(2, 3).update_secs, 9.0);
         assert_eq!((alone.bytes, alone.communication_secs), (0, 0.0));

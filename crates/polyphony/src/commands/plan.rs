@@ -3,7 +3,7 @@
 use std::{io::Write, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_episode::{FnEnvironment, Metric, Reward, Task};
+use polyphony_episode::{FnEnvironment, Metric, Observation, Reward, Role, Task};
 use polyphony_marl::{
     Agent, AlgorithmSettings, EnvironmentSpec, Grid, Magrpo, Step, Team, TextCodec, TrainingConfig,
     Updates, start_tasks, train_step,
@@ -31,22 +31,23 @@ pub(crate) struct Arguments {
     /// Replace one value of the recipe, such as `tasks_per_step=16`; can be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<String>,
-    /// Predict for these numbers of ranks, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8")]
+    /// Predict for these numbers of ranks, separated by commas; by default those of 1, 2, 4, 8 and 16 that can hold
+    /// the team.
+    #[arg(long, value_delimiter = ',')]
     ranks: Vec<usize>,
     /// The rate at which a rank can send to others, in GB/s.
     #[arg(long, value_name = "GB/S", default_value_t = 1.0)]
     bandwidth: f64,
-    /// The time that a short message takes, in microseconds.
+    /// The time from sending a short message to its arrival, in microseconds.
     #[arg(long, value_name = "US", default_value_t = 50.0)]
     latency: f64,
-    /// The tokens of a prompt.
+    /// The number of tokens in a prompt, with those of the chat template.
     #[arg(long, value_name = "N", default_value_t = 150)]
     prompt_tokens: usize,
-    /// The tokens of a response, instead of the recipe's `max_new_tokens`.
+    /// The number of tokens in a response, instead of the recipe's `max_new_tokens`.
     #[arg(long, value_name = "N")]
     response_tokens: Option<usize>,
-    /// The time to score one joint action, in seconds.
+    /// The seconds of scoring in a step, divided by its joint actions; scoring is not counted if this is 0.
     #[arg(long, value_name = "SECS", default_value_t = 0.0)]
     reward_secs: f64,
 }
@@ -92,11 +93,14 @@ pub(crate) fn run(
     let mut display = Display::default();
     let plan = rank_plan(registry, &recipe, &mut display)?;
     // Numbers that cannot work are refused before anything is measured.
-    let grids = arguments.ranks.iter().map(|ranks| {
-        Grid::new(*ranks, plan.agents.len(), recipe.parallel.replicas)
-            .with_context(|| format!("--ranks {ranks}"))
-    });
-    let grids: Vec<Grid> = grids.collect::<Result<_>>()?;
+    let grid = |ranks: usize| Grid::new(ranks, plan.agents.len(), recipe.parallel.replicas);
+    let grids: Vec<Grid> = match arguments.ranks.as_slice() {
+        [] => [1, 2, 4, 8, 16].into_iter().flat_map(grid).collect(),
+        ranks => ranks
+            .iter()
+            .map(|ranks| grid(*ranks).with_context(|| format!("--ranks {ranks}")))
+            .collect::<Result<_>>()?,
+    };
     let network = Network {
         bytes_per_sec: arguments.bandwidth * 1e9,
         latency_secs: arguments.latency * 1e-6,
@@ -146,6 +150,7 @@ fn work(
         samples: plan.sampling.samples,
         response_tokens,
         minibatch: recipe.updates.minibatch,
+        epochs: recipe.updates.epochs,
         trained_weights: trained_weights.max().unwrap_or_default(),
         reward_secs,
     })
@@ -322,14 +327,19 @@ fn timing(step: &Step, name: &str) -> f64 {
         .unwrap_or(f64::NAN)
 }
 
-/// A text that the agent reads as about this many tokens.
+/// A text that makes a prompt of about this many tokens, with everything that the chat template adds.
 fn prompt(agent: &Agent, tokens: usize) -> Result<String> {
-    const WORDS: &str = "the house by the river had been empty for years before anyone came back ";
-    let mut text = WORDS.to_owned();
-    while agent.codec.tokenizer.encode_plain(&text)?.len() < tokens {
-        text += WORDS;
+    let role = Role::new("agent");
+    let mut text = String::new();
+    loop {
+        text += "river ";
+        let history = agent
+            .codec
+            .first_history(&role, &Observation::new(text.as_str()))?;
+        if history.tokens.len() >= tokens {
+            return Ok(text);
+        }
     }
-    Ok(text)
 }
 
 fn text(predictions: &[Prediction], rates: &Rates) -> String {
@@ -415,4 +425,70 @@ fn growth(work: &Work, rates: &Rates, network: &Network) -> Result<String> {
         "one agent per rank, aligned joint actions, and as many times the tasks as there are replicas:\n\n{}",
         table(&header, &rows)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::standard::registry;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn lines(more: &[&str]) -> Result<Vec<Value>> {
+        let folder = polyphony_test_support::plain_model(2048);
+        let team = format!("team=Copies({:?})", folder.path().display().to_string());
+        let words = [
+            "plan",
+            "--set",
+            &team,
+            "--prompt-tokens",
+            "20",
+            "--response-tokens",
+            "4",
+        ];
+        let words = [&words[..], more].concat();
+        let mut output = Vec::new();
+        run(&registry(), &Line::parse_from(words).arguments, &mut output)?;
+        let text = String::from_utf8(output)?;
+        let lines = text.lines().map(serde_json::from_str);
+        Ok(lines.collect::<Result<_, _>>()?)
+    }
+
+    #[test]
+    fn every_number_of_ranks_that_can_hold_the_team_gets_a_line() {
+        let planned = lines(&["--set", "tasks_per_step=2"]).unwrap();
+        let ranks: Vec<u64> = planned
+            .iter()
+            .map(|line| line["ranks"].as_u64().unwrap())
+            .collect();
+        assert_eq!(ranks, [1, 2, 4, 8, 16]);
+        let number = |line: usize, key: &str| planned[line][key].as_f64().unwrap();
+        assert!(number(0, "step_secs") > 0.0);
+        assert_eq!(
+            (number(0, "efficiency"), number(0, "communication_secs")),
+            (1.0, 0.0)
+        );
+        // With agents apart, each rank has half of the work and half of the memory.
+        assert_eq!(number(0, "sampling_secs"), 2.0 * number(1, "sampling_secs"));
+        assert!(number(1, "bytes_per_rank") < number(0, "bytes_per_rank"));
+        assert!(number(2, "bytes") > number(1, "bytes"));
+    }
+
+    #[test]
+    fn ranks_that_cannot_hold_the_team_are_refused_before_anything_is_measured() {
+        let message = format!("{:#}", lines(&["--ranks", "2,3"]).unwrap_err());
+        assert!(
+            message.starts_with("--ranks 3: 3 ranks cannot hold 2 agents"),
+            "{message}"
+        );
+        let message = lines(&["--bandwidth", "0"]).unwrap_err().to_string();
+        assert_eq!(message, "--bandwidth must be above 0");
+    }
 }
