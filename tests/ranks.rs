@@ -226,6 +226,8 @@ enum Moment {
 impl Moment {
     /// Waits for the moment in a run, which must not end before.
     fn wait(&self, run: &Path, job: &mut Child) {
+        // A directory is a run once it has a recipe; before, there is nothing to resume.
+        let is_run = || run.join("recipe.ron").exists();
         let records = || {
             let text = fs::read_to_string(run.join("metrics.jsonl"));
             text.map(|text| text.lines().count()).ok()
@@ -243,7 +245,7 @@ impl Moment {
                 records().is_some_and(|count| count >= *steps) && in_checkpoint()
             }
         };
-        while !is_here() {
+        while !(is_run() && is_here()) {
             assert!(
                 job.try_wait().unwrap().is_none(),
                 "the job has ended too early"

@@ -29,8 +29,8 @@ pub(crate) fn missing() -> Option<String> {
         .into_iter()
         .find(|name| find(name).is_none());
     let what = match programs {
-        Some(program) => Some(format!("there is no `{program}`")),
-        None => (!has_libclang()).then(|| "there is no libclang".to_owned()),
+        Some(program) => Some(format!("`{program}` was not found")),
+        None => (!has_libclang()).then(|| "libclang was not found".to_owned()),
     };
     what.map(|what| format!("{what}: {INSTALL}"))
 }

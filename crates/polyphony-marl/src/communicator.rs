@@ -57,8 +57,6 @@ pub trait Communicator: Debug + Send + Sync {
 pub struct NodeRank {
     /// Its index among them, counted from 0.
     pub rank: usize,
-    /// The number of ranks on the machine.
-    pub size: usize,
     /// The number of the first of them among all ranks, by which machines can be told apart.
     pub first: usize,
 }
@@ -112,10 +110,6 @@ impl Communicator for SingleRank {
     }
 
     fn node(&self) -> NodeRank {
-        NodeRank {
-            rank: 0,
-            size: 1,
-            first: 0,
-        }
+        NodeRank { rank: 0, first: 0 }
     }
 }

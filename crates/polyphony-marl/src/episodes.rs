@@ -14,16 +14,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     MarlError,
-    agent::roles_of,
     checks::{check_observations, check_reward},
     config::TrainingConfig,
     protocol::{Order, Protocol, RoundPrompt},
-    ranks::Message,
     rollout::answer,
     stream::{EVALUATION_STEP, StreamId, to_stream_key_field},
     tasks::{Batch, BatchTask},
     team::Team,
     threads::on_threads,
+    traffic::Message,
     tree::History,
 };
 
@@ -302,11 +301,10 @@ impl EpisodePlayer<'_> {
         stream_id: StreamId,
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<Answer>>, MarlError> {
-        let held_roles = self.team.roles(self.environment.roles().len());
+        let all_roles = self.environment.roles().len();
         let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); ready.len()];
         for (index, agent) in self.team.iter().enumerate() {
-            let agent_roles = roles_of(index, self.team.len(), held_roles.len());
-            let agent_roles = agent_roles.map(|role| held_roles.start + role);
+            let agent_roles = self.team.roles_of_agent(index, all_roles);
             let agent_roles = agent_roles.filter(|role| roles.contains(role));
             let prompts = agent_roles.flat_map(|role| ready.iter().map(move |ready| (role, ready)));
             let groups = prompts.map(|(role, (active, histories))| {
@@ -326,16 +324,10 @@ impl EpisodePlayer<'_> {
             if groups.is_empty() {
                 continue;
             }
-            let share = &groups[agent.replicas.share(groups.len())];
-            let samples = answer(agent, share, self.config, on_tokens).map(|samples| {
-                let samples = samples.into_iter().flatten();
-                samples.map(|sample| sample.response).collect()
-            });
-            let responses: Vec<Vec<Response>> =
-                agent.replicas.exchange(Message::Samples, samples)?;
-            // The responses have the order of the prompts: all episodes of one role, then those of the next.
-            let responses = responses.into_iter().flatten().zip(&groups);
-            for (index, (response, group)) in responses.enumerate() {
+            let samples = answer(agent, &groups, self.config, on_tokens)?;
+            // The samples have the order of the prompts: all episodes of one role, then those of the next.
+            let responses = samples.into_iter().flatten().map(|sample| sample.response);
+            for (index, (response, group)) in responses.zip(&groups).enumerate() {
                 answers[index % ready.len()].push(Answer {
                     response,
                     prompt_tokens: group.prompt.len(),

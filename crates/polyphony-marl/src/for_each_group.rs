@@ -3,11 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    MarlError,
-    agent::Agent,
-    ranks::{Message, RankGroup},
-    rollout::Rollout,
-    tree::RoleGroup,
+    MarlError, agent::Agent, ranks::RankGroup, rollout::Rollout, traffic::Message, tree::RoleGroup,
 };
 
 /// Does some work for each group: `work` is given the group's role and the group. If the agents have replicas,

@@ -32,6 +32,7 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod for_each_group;
+mod grid;
 mod learners;
 mod magrpo;
 mod memory;
@@ -51,6 +52,7 @@ mod tasks;
 mod team;
 mod thread_ranks;
 mod threads;
+mod traffic;
 mod tree;
 mod update;
 mod update_each;
@@ -67,6 +69,7 @@ pub use communicator::{CommunicationError, Communicator, NodeRank, SingleRank};
 pub use config::{ConfigError, LongPrompts, LrSchedule, MomentFormat, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;
+pub use grid::{Grid, GridError};
 pub use learners::Learners;
 pub use magrpo::Magrpo;
 pub use metrics::update_metrics;
@@ -75,7 +78,7 @@ pub use policy_loss::{
 };
 pub use policy_update::{PolicyUpdate, update_policy};
 pub use protocol::{Order, Protocol, Round, RoundPrompt};
-pub use ranks::{Grid, GridError, Message, RankGroup, Ranks, TrafficTotal};
+pub use ranks::{RankGroup, Ranks};
 pub use reference::{references, score_reference, score_references};
 pub use returns::{Credit, credits, penalized_returns, returns, role_returns};
 pub use rollout::{NodeLine, Rollout, rollout};
@@ -86,6 +89,7 @@ pub use stream::{EVALUATION_STEP, StreamId};
 pub use tasks::{Batch, StartedTasks, start_tasks};
 pub use team::Team;
 pub use thread_ranks::thread_ranks;
+pub use traffic::{Message, TrafficTotal};
 pub use tree::{
     Branch, History, JointMode, MAX_JOINT_ACTIONS, MAX_SAMPLES, Node, RoleGroup, Sample,
     SamplingPlan,

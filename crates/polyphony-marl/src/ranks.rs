@@ -4,185 +4,16 @@
 //! ranks play the same tasks in step with one another. Between parts travel responses, rewards and metrics; the
 //! replicas of one part also exchange what they have sampled and scored, and sum up their gradients.
 
-use std::{
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{ops::Range, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
-use thiserror::Error;
 
 use crate::{
     MarlError,
     communicator::{CommunicationError, Communicator, SingleRank},
+    grid::Grid,
+    traffic::{Message, Traffic, TrafficTotal},
 };
-
-/// The arrangement of ranks. Rank `replica · parts + part` holds one part of the agents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grid {
-    /// The number of parts into which the agents are divided, in their order.
-    pub parts: usize,
-    /// The number of ranks that hold the same part. They share the part's work.
-    pub replicas: usize,
-}
-
-impl Grid {
-    /// The arrangement of this many ranks for a team. Without `replicas`, agents are spread as far as possible:
-    /// one agent per rank, and several replicas if there are more ranks than agents.
-    ///
-    /// # Errors
-    /// If the ranks cannot hold the same number of agents each, or not every part can have the same number of
-    /// replicas.
-    pub fn new(ranks: usize, agents: usize, replicas: Option<usize>) -> Result<Self, GridError> {
-        let error = || GridError {
-            ranks,
-            agents,
-            replicas,
-        };
-        let parts = match replicas {
-            Some(replicas) => ranks
-                .checked_div(replicas)
-                .filter(|parts| parts * replicas == ranks),
-            None => Some(ranks.min(agents)),
-        };
-        let parts = parts.filter(|&parts| parts > 0 && agents.is_multiple_of(parts));
-        let parts = parts.filter(|&parts| ranks.is_multiple_of(parts));
-        let parts = parts.ok_or_else(error)?;
-        Ok(Self {
-            parts,
-            replicas: ranks / parts,
-        })
-    }
-
-    /// The number of ranks.
-    pub fn ranks(self) -> usize {
-        self.parts * self.replicas
-    }
-
-    /// The part that a rank holds.
-    pub fn part_of(self, rank: usize) -> usize {
-        rank % self.parts
-    }
-}
-
-/// A number of ranks that cannot train a team.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{}", self.message())]
-pub struct GridError {
-    /// The number of ranks.
-    pub ranks: usize,
-    /// The number of agents.
-    pub agents: usize,
-    /// The number of replicas that was asked for.
-    pub replicas: Option<usize>,
-}
-
-impl GridError {
-    fn message(&self) -> String {
-        let Self {
-            ranks,
-            agents,
-            replicas,
-        } = *self;
-        let divisors = (1..=agents).filter(|parts| agents.is_multiple_of(*parts));
-        let list = |numbers: Vec<usize>| {
-            let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
-            numbers.join(", ")
-        };
-        match replicas {
-            Some(0) => "there must be at least one replica".to_owned(),
-            Some(replicas) => format!(
-                "{ranks} ranks cannot be {replicas} replicas of {agents} agents: each replica needs equally many \
-                 ranks, and each of its ranks equally many agents. Start {} ranks, or ask for another number of \
-                 replicas",
-                list(divisors.map(|parts| parts * replicas).collect())
-            ),
-            None => format!(
-                "{ranks} ranks cannot hold {agents} agents: start {} ranks, or a multiple of {agents}, which makes \
-                 replicas; or ask for {ranks} replicas, each of which holds all agents",
-                list(divisors.collect())
-            ),
-        }
-    }
-}
-
-/// What ranks send to one another. Bytes are counted by kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Message {
-    /// Responses and whether the next prompts fit, from every part to all ranks.
-    Responses,
-    /// Rewards and observations, from the rank that scored a joint action to all ranks.
-    Outcomes,
-    /// Responses with their log-probabilities, and scores, between the replicas of a part.
-    Samples,
-    /// Gradients, between the replicas of a part.
-    Gradients,
-    /// Metrics, records and what keeps ranks in step.
-    Records,
-}
-
-impl Message {
-    /// All kinds.
-    pub const ALL: [Self; 5] = [
-        Self::Responses,
-        Self::Outcomes,
-        Self::Samples,
-        Self::Gradients,
-        Self::Records,
-    ];
-
-    /// What the metric about its bytes means.
-    pub(crate) fn meaning(self) -> &'static str {
-        match self {
-            Self::Responses => "Bytes of responses that all ranks have sent",
-            Self::Outcomes => "Bytes of rewards and observations that all ranks have sent",
-            Self::Samples => "Bytes of samples and scores that replicas have sent",
-            Self::Gradients => "Bytes of gradients that replicas have sent",
-            Self::Records => "Bytes of metrics and records that all ranks have sent",
-        }
-    }
-
-    /// Its name in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Responses => "responses",
-            Self::Outcomes => "outcomes",
-            Self::Samples => "samples",
-            Self::Gradients => "gradients",
-            Self::Records => "records",
-        }
-    }
-}
-
-/// What this rank has sent so far, and how long it has waited for others.
-#[derive(Debug, Default)]
-struct Traffic {
-    bytes: [AtomicU64; Message::ALL.len()],
-    nanos: AtomicU64,
-}
-
-/// A total of traffic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct TrafficTotal {
-    /// Bytes that this rank has sent, by kind in the order of [`Message::ALL`].
-    pub bytes: [u64; Message::ALL.len()],
-    /// The time that this rank has spent in communication, which includes waiting for other ranks.
-    pub time: Duration,
-}
-
-impl TrafficTotal {
-    /// The traffic since an earlier total.
-    pub fn since(&self, earlier: &Self) -> Self {
-        Self {
-            bytes: std::array::from_fn(|kind| self.bytes[kind] - earlier.bytes[kind]),
-            time: self.time.saturating_sub(earlier.time),
-        }
-    }
-}
 
 /// Some ranks that exchange values.
 #[derive(Clone, Debug)]
@@ -254,7 +85,7 @@ impl RankGroup {
             return Ok(vec![value?]);
         }
         let bytes = self.encode(kind, &value, self.size() - 1);
-        let messages = self.timed(|| self.communicator.gather(&bytes))?;
+        let messages = self.traffic.timed(|| self.communicator.gather(&bytes))?;
         decode_all(value, &messages)
     }
 
@@ -273,8 +104,33 @@ impl RankGroup {
         }
         let value = Ok(value);
         let bytes = self.encode(kind, &value, usize::from(self.rank() > 0));
-        let messages = self.timed(|| self.communicator.gather_to_first(&bytes))?;
+        let messages = self
+            .traffic
+            .timed(|| self.communicator.gather_to_first(&bytes))?;
         decode_all(value, &messages)
+    }
+
+    /// Keeps a value on this rank, and sends what `message` makes of it to all ranks. Returns the value, and the messages of
+    /// all ranks in their order.
+    ///
+    /// # Errors
+    /// As [`RankGroup::exchange`].
+    pub fn publish<T, M: Serialize + DeserializeOwned>(
+        &self,
+        kind: Message,
+        value: Result<T, MarlError>,
+        message: impl FnOnce(&T) -> M,
+    ) -> Result<(T, Vec<M>), MarlError> {
+        match value {
+            Ok(value) => {
+                let messages = self.exchange(kind, Ok(message(&value)))?;
+                Ok((value, messages))
+            }
+            Err(error) => {
+                self.exchange::<M>(kind, Err(error))?;
+                unreachable!("`exchange` returns the error that it is given")
+            }
+        }
     }
 
     /// Makes all ranks return an error if one of them has one, so that they stay in step. The outcome must not
@@ -283,12 +139,8 @@ impl RankGroup {
     /// # Errors
     /// As [`RankGroup::exchange`].
     pub fn agree<T>(&self, outcome: Result<T, MarlError>) -> Result<T, MarlError> {
-        let (value, outcome) = match outcome {
-            Ok(value) => (Some(value), Ok(())),
-            Err(error) => (None, Err(error)),
-        };
-        self.exchange(Message::Records, outcome)?;
-        Ok(value.expect("`exchange` returns the error of an outcome without a value"))
+        let (value, _) = self.publish(Message::Records, outcome, |_| ())?;
+        Ok(value)
     }
 
     /// Does some work for each of this many items. The items are dealt to the ranks; every rank gets all results, in
@@ -318,8 +170,8 @@ impl RankGroup {
         // Each rank sends every other one its share of the numbers, and later the share that it has summed up.
         let others = self.size() - 1;
         let bytes = 2 * size_of_val(numbers) as u64 * others as u64 / self.size() as u64;
-        self.count(Message::Gradients, bytes);
-        Ok(self.timed(|| self.communicator.sum(numbers))?)
+        self.traffic.count(Message::Gradients, bytes);
+        Ok(self.traffic.timed(|| self.communicator.sum(numbers))?)
     }
 
     /// The message that carries a value or an error. A value that cannot be encoded becomes an error, so that the ranks
@@ -339,20 +191,8 @@ impl RankGroup {
             let failure = (self.world_ranks[self.rank()], error.to_string());
             rmp_serde::to_vec_named(&Err::<(), _>(failure)).unwrap_or_default()
         });
-        self.count(kind, (bytes.len() * receivers) as u64);
+        self.traffic.count(kind, (bytes.len() * receivers) as u64);
         bytes
-    }
-
-    fn count(&self, kind: Message, bytes: u64) {
-        self.traffic.bytes[kind as usize].fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn timed<T>(&self, communicate: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let result = communicate();
-        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.traffic.nanos.fetch_add(nanos, Ordering::Relaxed);
-        result
     }
 }
 
@@ -437,9 +277,14 @@ impl Ranks {
         self.world.rank() == 0
     }
 
+    /// The part of the team that this rank holds.
+    pub fn part(&self) -> usize {
+        self.grid.part_of(self.world.rank())
+    }
+
     /// The agents of a team that this rank holds, by their index in the team.
     pub fn agents(&self, team_size: usize) -> Range<usize> {
-        self.agents_of(self.grid.part_of(self.world.rank()), team_size)
+        self.agents_of(self.part(), team_size)
     }
 
     /// The agents of a part of the team.
@@ -462,6 +307,19 @@ impl Ranks {
         let value = value.map(|value| is_sender.then_some(value));
         let values = self.world.exchange(kind, value)?;
         Ok(values.into_iter().flatten().collect())
+    }
+
+    /// [`RankGroup::publish`] for parts: the first replica of each part sends the message of its part.
+    pub(crate) fn publish_parts<T, M: Serialize + DeserializeOwned>(
+        &self,
+        kind: Message,
+        value: Result<T, MarlError>,
+        message: impl FnOnce(&T) -> M,
+    ) -> Result<(T, Vec<M>), MarlError> {
+        let is_sender = self.replicas.rank() == 0;
+        let message = |value: &T| is_sender.then(|| message(value));
+        let (value, messages) = self.world.publish(kind, value, message)?;
+        Ok((value, messages.into_iter().flatten().collect()))
     }
 
     /// [`Ranks::exchange_parts`], but only rank 0 gets the values.
@@ -487,14 +345,10 @@ impl Ranks {
         &self,
         items: Result<Vec<Option<T>>, MarlError>,
     ) -> Result<Vec<Option<T>>, MarlError> {
-        let (mut items, fits) = match items {
-            Ok(items) => {
-                let fits: Vec<bool> = items.iter().map(Option::is_some).collect();
-                (items, Ok(fits))
-            }
-            Err(error) => (Vec::new(), Err(error)),
-        };
-        for of_part in self.exchange_parts(Message::Responses, fits)? {
+        let fits = |items: &Vec<Option<T>>| items.iter().map(Option::is_some).collect();
+        let (mut items, by_part): (_, Vec<Vec<bool>>) =
+            self.publish_parts(Message::Responses, items, fits)?;
+        for of_part in by_part {
             for (item, fits) in items.iter_mut().zip(of_part) {
                 item.take_if(|_| !fits);
             }
@@ -504,70 +358,13 @@ impl Ranks {
 
     /// What this rank has sent so far.
     pub fn traffic(&self) -> TrafficTotal {
-        let traffic = &self.world.traffic;
-        TrafficTotal {
-            bytes: std::array::from_fn(|kind| traffic.bytes[kind].load(Ordering::Relaxed)),
-            time: Duration::from_nanos(traffic.nanos.load(Ordering::Relaxed)),
-        }
+        self.world.traffic.total()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn grid(ranks: usize, agents: usize, replicas: Option<usize>) -> Option<(usize, usize)> {
-        let grid = Grid::new(ranks, agents, replicas).ok()?;
-        Some((grid.parts, grid.replicas))
-    }
-
-    #[test]
-    fn agents_are_spread_before_they_are_replicated() {
-        for (ranks, agents, replicas, expected) in [
-            (1, 2, None, Some((1, 1))),
-            (2, 2, None, Some((2, 1))),
-            (4, 2, None, Some((2, 2))),
-            (2, 4, None, Some((2, 1))),
-            (3, 1, None, Some((1, 3))),
-            (2, 2, Some(2), Some((1, 2))),
-            (6, 2, Some(3), Some((2, 3))),
-            (3, 2, Some(3), Some((1, 3))),
-            (3, 2, None, None),
-            (3, 4, None, None),
-            (4, 2, Some(3), None),
-            (8, 2, Some(2), None),
-            (2, 2, Some(0), None),
-            (0, 2, None, None),
-        ] {
-            let given = (ranks, agents, replicas);
-            assert_eq!(grid(ranks, agents, replicas), expected, "{given:?}");
-        }
-    }
-
-    #[test]
-    fn an_error_lists_numbers_of_ranks_that_work() {
-        for agents in 1..=6 {
-            for ranks in 1..=13 {
-                for replicas in [None, Some(1), Some(2), Some(3)] {
-                    let Err(error) = Grid::new(ranks, agents, replicas) else {
-                        continue;
-                    };
-                    let message = error.to_string();
-                    let (_, rest) = message.split_once("tart ").unwrap();
-                    let (list, _) = rest.split_once(" ranks").unwrap();
-                    for ranks in list.split(", ") {
-                        let ranks = ranks.parse().unwrap();
-                        assert!(Grid::new(ranks, agents, replicas).is_ok(), "{message}");
-                    }
-                    // The other ways out that the message names.
-                    if replicas.is_none() {
-                        assert!(Grid::new(agents * 5, agents, None).is_ok());
-                        assert!(Grid::new(ranks, agents, Some(ranks)).is_ok());
-                    }
-                }
-            }
-        }
-    }
 
     #[test]
     fn every_item_is_dealt_to_one_rank() {

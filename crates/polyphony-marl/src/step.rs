@@ -11,10 +11,10 @@ use crate::{
     algorithm::{Algorithm, EnvironmentSpec, Progress, StepContext},
     config::TrainingConfig,
     metrics::{merge_metrics, reward_metrics, role_metrics},
-    ranks::{Message, TrafficTotal},
     rollout::{Rollout, rollout},
     tasks::Batch,
     team::Team,
+    traffic::{Message, TrafficTotal},
     tree::RoleGroup,
 };
 

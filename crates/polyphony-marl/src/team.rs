@@ -2,7 +2,11 @@
 
 use std::ops::{Deref, DerefMut, Range};
 
-use crate::{MarlError, agent::Agent, ranks::Ranks};
+use crate::{
+    MarlError,
+    agent::{Agent, roles_of},
+    ranks::Ranks,
+};
 
 /// The agents that this process holds: the whole team, unless the team is trained by several [`Ranks`].
 #[derive(Debug)]
@@ -99,7 +103,7 @@ impl Team {
 
     /// The roles that the agents of this process play, by their index in an environment with this many roles.
     pub fn roles(&self, roles: usize) -> Range<usize> {
-        self.roles_of_part(self.ranks.grid().part_of(self.ranks.world().rank()), roles)
+        self.roles_of_part(self.ranks.part(), roles)
     }
 
     /// The roles that the agents of a part play.
@@ -108,6 +112,12 @@ impl Team {
             (1, _) | (_, 1) => 0..roles,
             (size, _) => self.ranks.agents_of(part, size),
         }
+    }
+
+    /// The roles that one of the agents of this process plays, by its index among them.
+    pub(crate) fn roles_of_agent(&self, index: usize, roles: usize) -> impl Iterator<Item = usize> {
+        let held = self.roles(roles);
+        roles_of(index, self.len(), held.len()).map(move |role| held.start + role)
     }
 
     /// The agent that plays a role; `None` if another rank holds it.

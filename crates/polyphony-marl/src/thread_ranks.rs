@@ -176,7 +176,6 @@ impl Communicator for ThreadRank {
     fn node(&self) -> NodeRank {
         NodeRank {
             rank: self.rank,
-            size: self.board.size,
             first: 0,
         }
     }

@@ -12,7 +12,8 @@ use crate::{
     adamw::{AdamW, StepSize},
     agent::Agent,
     config::{ConfigError, Updates, at_least_one},
-    ranks::{Message, RankGroup},
+    ranks::RankGroup,
+    traffic::Message,
     tree::RoleGroup,
 };
 
@@ -145,27 +146,15 @@ pub fn gradient_step(
     // Each replica scores one group of a round. Then all of them know the scores of the round, so every loss is
     // computed everywhere, but each gradient in one place only.
     for (round, members) in groups.chunks(replicas.size()).enumerate() {
-        let dealt_group = members.get(replicas.rank()).map(|group| packed(group));
-        let (dealt_group, packing) = match dealt_group.transpose() {
-            Ok(group) => (group, Ok(())),
-            Err(error) => (None, Err(error)),
-        };
-        let scored = packing.and_then(|()| {
-            let dealt_group = dealt_group.as_ref();
-            dealt_group
-                .map(|group| scored(&agent.model, group, config))
-                .transpose()
-        });
-        let (scored, scores) = match scored {
-            Ok(scored) => {
-                let scores = scored
-                    .as_ref()
-                    .map(|scored| (scored.logprobs().to_vec(), scored.hidden_states().to_vec()));
-                (scored, Ok(scores))
-            }
-            Err(error) => (None, Err(error.into())),
-        };
-        let scores = replicas.exchange(Message::Samples, scores)?;
+        let members_packed = members.iter().map(|group| packed(group));
+        let members_packed = members_packed.collect::<Result<Vec<_>, _>>()?;
+        let dealt_group = members_packed.get(replicas.rank());
+        let scored = dealt_group.map(|group| forward(&agent.model, group, config));
+        let scored = scored.transpose().map_err(MarlError::from);
+        let (scored, scores) = replicas.publish(Message::Samples, scored, |scored| {
+            let scored = scored.as_ref();
+            scored.map(|scored| (scored.logprobs().to_vec(), scored.hidden_states().to_vec()))
+        })?;
         let mut dealt_loss = None;
         for (member, (group, scores)) in members.iter().zip(scores.iter().flatten()).enumerate() {
             let (logprobs, hidden_states) = scores;
@@ -206,7 +195,7 @@ pub fn gradient_step(
 }
 
 /// Runs a group forward, and keeps what its backward pass needs.
-fn scored<'a>(
+fn forward<'a>(
     model: &'a LanguageModel,
     group: &'a PackedGroup<'a>,
     config: &GradientStepConfig<'_>,

@@ -78,7 +78,6 @@ impl MpiCommunicator {
             world_ranks: (0..size).collect(),
             node: NodeRank {
                 rank: node.rank() as usize,
-                size: node.size() as usize,
                 first: first[0] as usize,
             },
             library: library(),
@@ -157,17 +156,17 @@ impl MpiCommunicator {
         let share = |of: usize| -> Range<usize> {
             numbers.len() * of / size..numbers.len() * (of + 1) / size
         };
-        let own = share(rank);
+        let dealt = share(rank);
         let lengths: Vec<usize> = (0..size).map(|of| share(of).len()).collect();
         let (counts, offsets) = Self::partition(&lengths)?;
-        let (own_counts, own_offsets) = Self::partition(&vec![own.len(); size])?;
-        let mut received = vec![0.0_f32; own.len() * size];
+        let (dealt_counts, dealt_offsets) = Self::partition(&vec![dealt.len(); size])?;
+        let mut received = vec![0.0_f32; dealt.len() * size];
         self.inner.all_to_all_varcount_into(
             &Partition::new(&*numbers, counts.as_slice(), offsets.as_slice()),
-            &mut PartitionMut::new(&mut received[..], own_counts, own_offsets),
+            &mut PartitionMut::new(&mut received[..], dealt_counts, dealt_offsets),
         );
-        let mut sums = received[..own.len()].to_vec();
-        for values in received.chunks_exact(own.len().max(1)).skip(1) {
+        let mut sums = received[..dealt.len()].to_vec();
+        for values in received.chunks_exact(dealt.len().max(1)).skip(1) {
             for (sum, value) in sums.iter_mut().zip(values) {
                 *sum += value;
             }

@@ -16,8 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use burn::tensor::Tensor;
 use polyphony_marl::{
-    Agent, Algorithm, MarlError, Message, Ranks, SavedState, StateTensor, StateTensors, Team,
-    Updates,
+    Agent, Algorithm, MarlError, Message, SavedState, StateTensor, StateTensors, Team, Updates,
 };
 use polyphony_model::{ModelError, TensorSpec, TensorValues, Weights, save_tensors};
 use polyphony_report::{
@@ -29,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     changeable::Changeable,
     observer::BestAction,
-    ranks::{agree, check_replicas},
+    ranks::{agree, check_replicas, on_first},
     recipe::Recipe,
 };
 
@@ -129,13 +128,8 @@ pub(crate) fn save(
         let _ = fs::remove_dir_all(&partial);
     }
     written.with_context(context)?;
-    on_first(ranks, || prune(run, recipe.checkpoints.keep))
-}
-
-/// Does some work on rank 0. All ranks know whether it succeeded.
-fn on_first(ranks: &Ranks, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let outcome = if ranks.is_first() { work() } else { Ok(()) };
-    agree(ranks.world(), outcome)
+    on_first(ranks.world(), || prune(run, recipe.checkpoints.keep))?;
+    Ok(())
 }
 
 fn write(
@@ -148,7 +142,7 @@ fn write(
 ) -> Result<()> {
     let ranks = team.ranks();
     let folder = target.parent().context("a checkpoint is in a folder")?;
-    on_first(ranks, || {
+    on_first(ranks.world(), || {
         fs::create_dir_all(folder)?;
         remove_unfinished(folder)?;
         Ok(fs::create_dir(partial)?)
@@ -158,13 +152,12 @@ fn write(
             return Ok((Vec::new(), String::new()));
         }
         let state = algorithm.state(team)?;
-        let part = ranks.grid().part_of(ranks.world().rank());
-        write_part(partial, team, part, state.tensors)?;
+        write_part(partial, team, ranks.part(), state.tensors)?;
         Ok((names(team), state.values))
     };
     let part = agree(ranks.world(), write_held_part())?;
     let parts: Vec<(Vec<String>, String)> = ranks.collect_parts(Message::Records, part)?;
-    on_first(ranks, || {
+    on_first(ranks.world(), || {
         let agents = parts.iter().flat_map(|(agents, _)| agents.clone());
         let mut values = parts.iter().map(|(_, values)| values.clone());
         let state = State {
@@ -186,7 +179,8 @@ fn write(
         sync_folder(partial)?;
         fs::rename(partial, target)?;
         sync_folder(folder)
-    })
+    })?;
+    Ok(())
 }
 
 fn names(team: &Team) -> Vec<String> {
@@ -440,7 +434,7 @@ impl<'a> Checkpoint<'a> {
 
     fn read_tensors(&self, team: &mut Team, algorithm: &mut dyn Algorithm) -> Result<()> {
         let (ranks, size) = (team.ranks(), team.size());
-        let part = ranks.grid().part_of(ranks.world().rank());
+        let part = ranks.part();
         let saved_names = self.state.agents.get(ranks.agents(size));
         ensure!(
             self.state.agents.len() == size && saved_names == Some(&names(team)),

@@ -33,8 +33,6 @@ pub(crate) struct Member {
     pub(crate) roles: Range<usize>,
     /// The number of its base model; agents with the same number start from one copy of the weights.
     pub(crate) base: usize,
-    /// Whether an earlier agent starts from the same model on the same device.
-    pub(crate) shares_initial_weights: bool,
     /// The number of tokens of the longest prompt; `None` before the prompts are known. Memory that grows with
     /// the number of tokens is not counted then.
     pub(crate) longest_prompt_tokens: Option<usize>,
@@ -148,17 +146,21 @@ impl Plan<'_> {
     }
 
     fn needs<'a>(&self, members: &'a [Member]) -> Vec<(&'a Member, Needs)> {
-        let with_needs = |(index, member)| (member, self.needs_of(index, member));
-        members.iter().enumerate().map(with_needs).collect()
+        let with_needs = |index: usize| (&members[index], self.needs_of(members, index));
+        (0..members.len()).map(with_needs).collect()
     }
 
-    fn needs_of(&self, index: usize, member: &Member) -> Needs {
+    /// What one of these agents needs.
+    fn needs_of(&self, members: &[Member], index: usize) -> Needs {
+        let member = &members[index];
+        let mut earlier = members[..index].iter();
+        let shares_initial_weights = earlier.any(|other| other.base == member.base);
         let config = &member.config;
         let lora = self.recipe.fine_tuning.lora();
         let weights = match &lora {
             None => config.weight_count(),
             // Agents that start from the same frozen weights share them.
-            Some(lora) if member.shares_initial_weights => config.adapter_weight_count(lora),
+            Some(lora) if shares_initial_weights => config.adapter_weight_count(lora),
             Some(lora) => config.weight_count() + config.adapter_weight_count(lora),
         };
         let plan = AgentSpec {
@@ -167,7 +169,7 @@ impl Plan<'_> {
             lora,
             precision: member.precision,
             roles: member.roles.len(),
-            shares_initial_weights: member.shares_initial_weights,
+            shares_initial_weights,
             longest_history_tokens: member
                 .longest_prompt_tokens
                 .map(|prompt| usize::try_from(self.last_prompt(prompt).0).unwrap_or(usize::MAX)),
@@ -181,7 +183,7 @@ impl Plan<'_> {
         let training = self.recipe.training_config();
         let AlgorithmMemory { lasting, temporary } = self.algorithm.memory(&plan, &training);
         let weights = MemoryNeed::new("weights", weights * F32_BYTES);
-        let packed = match plan.lora.is_some() && member.shares_initial_weights {
+        let packed = match plan.lora.is_some() && shares_initial_weights {
             true => 0,
             false => plan.packed_bytes(),
         };
@@ -353,7 +355,6 @@ mod tests {
             device: DeviceChoice::Cpu,
             precision: Precision::F32,
             roles: if name == "a" { 0..1 } else { 1..2 },
-            shares_initial_weights: name == "b",
             longest_prompt_tokens: Some(100),
         })
     }
@@ -382,14 +383,14 @@ mod tests {
     #[test]
     fn frozen_weights_are_counted_once() {
         let config = tiny();
-        let [first, second] = members(&config);
+        let members = members(&config);
         let full = fixture::recipe(&[]);
         let weights = 4 * config.weight_count();
-        let needs = plan(&full).needs_of(0, &first);
+        let needs = plan(&full).needs_of(&members, 0);
         assert_eq!(bytes(&needs.lasting, "weights"), weights);
         let lora = fixture::recipe(&["fine_tuning=Lora(rank: 1)"]);
-        let of_first = plan(&lora).needs_of(0, &first).lasting;
-        let of_second = plan(&lora).needs_of(1, &second).lasting;
+        let of_first = plan(&lora).needs_of(&members, 0).lasting;
+        let of_second = plan(&lora).needs_of(&members, 1).lasting;
         assert_eq!(
             bytes(&of_first, "weights") - bytes(&of_second, "weights"),
             weights,
@@ -406,8 +407,8 @@ mod tests {
             longest_prompt_tokens: None,
             ..first.clone()
         };
-        let early = plan(&recipe).needs_of(0, &without_prompts);
-        let later = plan(&recipe).needs_of(0, &first);
+        let early = plan(&recipe).needs_of(&[without_prompts], 0);
+        let later = plan(&recipe).needs_of(&[first], 0);
         assert_eq!(sum(&early.sampling), 0);
         assert!(early.temporary() < later.temporary());
         assert_eq!(early.lasting(), later.lasting());

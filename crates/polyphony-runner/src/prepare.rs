@@ -64,7 +64,7 @@ impl Prepared {
             spec: EnvironmentSpec::of(environment.as_ref()),
             algorithm: algorithm.as_ref(),
         };
-        check_same(&everyone, "tasks", &digest(&(&tasks, &held_out)))?;
+        check_same(&everyone, "tasks", || digest(&(&tasks, &held_out)))?;
         let ranks = arrange_for(world, recipe, environment.as_ref())?;
         ensure!(
             ranks.grid().parts == 1 || !algorithm.needs_whole_team(),
@@ -141,7 +141,7 @@ impl Prepared {
             held_out_tasks(registry, recipe, environment.as_ref())
         };
         let held_out = agree(&everyone, check())?;
-        check_same(&everyone, "tasks", &digest(&held_out))?;
+        check_same(&everyone, "tasks", || digest(&held_out))?;
         let ranks = arrange_for(world, recipe, environment.as_ref())?;
         let local_recipe = recipe.on_node_rank(world.node().rank);
         let load = || {

@@ -16,10 +16,8 @@ use crate::{
 pub struct RankPlan {
     /// The agents.
     pub agents: Vec<PlannedAgent>,
-    /// The number of roles.
-    pub roles: usize,
-    /// The most turns of an episode.
-    pub horizon: usize,
+    /// The environment.
+    pub spec: EnvironmentSpec,
     /// What the algorithm samples.
     pub sampling: SamplingPlan,
     members: Vec<Member>,
@@ -68,8 +66,7 @@ pub fn rank_plan(
         });
     Ok(RankPlan {
         agents: agents.collect(),
-        roles: environment.roles().len(),
-        horizon: environment.horizon().get(),
+        spec: EnvironmentSpec::of(environment.as_ref()),
         sampling: algorithm.sampling_plan(),
         members,
         recipe,
@@ -89,21 +86,16 @@ impl RankPlan {
         prompt_tokens: usize,
     ) -> Result<u64> {
         let algorithm = registry.read_algorithm(&self.recipe.algorithm)?.settings;
-        let environment = registry.build_environment(&self.recipe.environment)?;
         let plan = Plan {
             recipe: &self.recipe,
-            spec: EnvironmentSpec::of(environment.as_ref()),
+            spec: self.spec.clone(),
             algorithm: algorithm.as_ref(),
         };
         let per_part = self.members.len() / grid.parts;
         let parts = self.members.chunks(per_part.max(1)).map(|part| {
             let mut part = part.to_vec();
-            for index in 0..part.len() {
-                let (earlier, rest) = part.split_at_mut(index);
-                let member = &mut rest[0];
+            for member in &mut part {
                 member.longest_prompt_tokens = Some(prompt_tokens);
-                member.shares_initial_weights =
-                    earlier.iter().any(|other| other.base == member.base);
             }
             plan.largest_device(&part)
         });

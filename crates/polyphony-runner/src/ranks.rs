@@ -5,9 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use polyphony_marl::{Agent, Communicator, Grid, MarlError, Message, RankGroup, Ranks, Team};
 use polyphony_report::RanksInfo;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::recipe::{Parallel, Recipe};
 
@@ -35,14 +36,28 @@ pub(crate) fn any(ranks: &RankGroup, here: bool) -> Result<bool> {
     Ok(ranks.exchange(Message::Records, Ok(here))?.contains(&true))
 }
 
-/// The value of rank 0.
+/// Does some work on rank 0. Returns its result there, and `None` on the other ranks.
 ///
 /// # Errors
-/// If a rank cannot be reached.
-pub(crate) fn of_first(ranks: &RankGroup, value: Option<String>) -> Result<String> {
-    let values = ranks.exchange(Message::Records, Ok(value))?;
-    let first = values.into_iter().next().flatten();
-    first.ok_or_else(|| anyhow!("rank 0 has sent nothing"))
+/// If the work fails; then on all ranks.
+pub(crate) fn on_first<T>(
+    ranks: &RankGroup,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<Option<T>> {
+    agree(ranks, (ranks.rank() == 0).then(work).transpose())
+}
+
+/// Does some work on rank 0, and sends its result to all ranks.
+///
+/// # Errors
+/// If the work fails; then on all ranks.
+pub(crate) fn from_first<T: Serialize + DeserializeOwned>(
+    ranks: &RankGroup,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let result = on_first(ranks, work)?;
+    let mut results = ranks.exchange(Message::Records, Ok(result))?.into_iter();
+    results.next().flatten().context("rank 0 sends its result")
 }
 
 /// Refuses ranks on which something differs from rank 0, such as their recipes: each rank reads its own files, and one
@@ -50,8 +65,15 @@ pub(crate) fn of_first(ranks: &RankGroup, value: Option<String>) -> Result<Strin
 ///
 /// # Errors
 /// Names the ranks that differ.
-pub(crate) fn check_same(ranks: &RankGroup, what: &str, value: &str) -> Result<()> {
-    let all = ranks.exchange(Message::Records, Ok(value.to_owned()))?;
+pub(crate) fn check_same(
+    ranks: &RankGroup,
+    what: &str,
+    value: impl FnOnce() -> String,
+) -> Result<()> {
+    if ranks.is_single() {
+        return Ok(());
+    }
+    let all = ranks.exchange(Message::Records, Ok(value()))?;
     let differing = all
         .iter()
         .enumerate()
@@ -72,9 +94,10 @@ pub(crate) fn check_same(ranks: &RankGroup, what: &str, value: &str) -> Result<(
 /// # Errors
 /// Names the ranks that differ.
 pub(crate) fn check_same_run(ranks: &RankGroup, command: &str, recipe: &Recipe) -> Result<()> {
-    check_same(ranks, "commands", command)?;
-    check_same(ranks, "versions of this program", env!("CARGO_PKG_VERSION"))?;
-    check_same(ranks, "recipes", &recipe.to_ron())
+    check_same(ranks, "commands", || command.to_owned())?;
+    let version = || env!("CARGO_PKG_VERSION").to_owned();
+    check_same(ranks, "versions of this program", version)?;
+    check_same(ranks, "recipes", || recipe.to_ron())
 }
 
 /// Refuses replicas whose weights differ, since sums of their gradients would be wrong.

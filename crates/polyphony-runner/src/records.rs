@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use polyphony_marl::RankGroup;
 use polyphony_report::{RunDirectory, RunInfo};
 
-use crate::ranks::{agree, of_first};
+use crate::ranks::{agree, from_first, on_first};
 
 /// The directory of a run, as a rank sees it.
 pub(crate) struct Records {
@@ -27,10 +27,8 @@ impl Records {
         recipe: &str,
         info: &RunInfo,
     ) -> Result<Self> {
-        let directory = (world.rank() == 0)
-            .then(|| RunDirectory::create(path, recipe, info))
-            .transpose();
-        let directory = agree(&world, directory.map_err(Into::into))?;
+        let create = || Ok(RunDirectory::create(path, recipe, info)?);
+        let directory = on_first(&world, create)?;
         let made = directory.as_ref().map(|run| run.path().to_owned());
         // If another rank does not see the directory, it holds nothing of value.
         Self::open(world, directory).inspect_err(|_| {
@@ -91,7 +89,7 @@ pub(crate) fn shared_path(world: &RankGroup, path: &Path) -> Result<PathBuf> {
     if world.is_single() {
         return Ok(path.to_owned());
     }
-    let absolute = || {
+    let absolute = from_first(world, || {
         let absolute = std::path::absolute(path).context("finding the run's directory")?;
         absolute.into_os_string().into_string().map_err(|path| {
             anyhow!(
@@ -99,12 +97,6 @@ pub(crate) fn shared_path(world: &RankGroup, path: &Path) -> Result<PathBuf> {
                 path.display()
             )
         })
-    };
-    let absolute = if world.rank() == 0 {
-        absolute().map(Some)
-    } else {
-        Ok(None)
-    };
-    let absolute = agree(world, absolute)?;
-    Ok(PathBuf::from(of_first(world, absolute)?))
+    })?;
+    Ok(PathBuf::from(absolute))
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_marl::{Communicator, Message, RankGroup};
+use polyphony_marl::{Communicator, RankGroup};
 use polyphony_report::{FileLengths, RunDirectory, check_training_run};
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::{
     info,
     observer::Observer,
     prepare::Prepared,
-    ranks::{self, agree, check_same_run},
+    ranks::{self, agree, check_same_run, from_first},
     recipe::Recipe,
     records::{Records, shared_path},
     registry::Registry,
@@ -62,20 +62,10 @@ pub fn resume(
     let (planned, recipe, changeable, algorithm) = agree(&everyone, read())?;
     check_same_run(&everyone, "resume", &recipe)?;
     // All files of the run are checked before models are read or anything is changed.
-    let find = || {
+    let start: StartingPoint = from_first(&everyone, || {
         check_training_run(path).context("there is nothing to resume")?;
-        find_checkpoint(path, from, &recipe).map(Some)
-    };
-    let start = if everyone.rank() == 0 {
-        find()
-    } else {
-        Ok(None)
-    };
-    let start: Option<StartingPoint> = agree(&everyone, start)?;
-    let start = everyone
-        .exchange(Message::Records, Ok(start))?
-        .swap_remove(0);
-    let start = start.context("rank 0 has found a starting point")?;
+        find_checkpoint(path, from, &recipe)
+    })?;
     let open = || {
         let checkpoint = match &start.checkpoint {
             None => None,

@@ -18,7 +18,7 @@ use crate::{
     memory::Member,
     models::resolve_model,
     observer::Observer,
-    ranks::agree,
+    ranks::{agree, on_first},
     recipe::{Recipe, TeamModels},
 };
 
@@ -116,9 +116,8 @@ impl Models {
 
     /// The agents as the memory estimate needs them, before prompts are known.
     pub(crate) fn members(&self, recipe: &Recipe, roles: usize) -> Result<Vec<Member>> {
-        let member = |(position, agent): (usize, &NamedAgent)| {
+        let member = |agent: &NamedAgent| {
             let base = &self.base_models[agent.base];
-            let earlier_agents = &self.agents[..position];
             Ok(Member {
                 name: agent.name.clone(),
                 config: base.files.config.clone(),
@@ -129,13 +128,10 @@ impl Models {
                     _ => agent.index..agent.index + 1,
                 },
                 base: agent.base,
-                shares_initial_weights: earlier_agents
-                    .iter()
-                    .any(|earlier| earlier.base == agent.base),
                 longest_prompt_tokens: None,
             })
         };
-        self.agents.iter().enumerate().map(member).collect()
+        self.agents.iter().map(member).collect()
     }
 
     /// Loads the weights onto their devices.
@@ -241,11 +237,7 @@ pub(crate) fn save_agents(
 ) -> Result<Vec<PathBuf>> {
     let folder = run.join(AGENTS);
     let ranks = team.agents.ranks();
-    let if_first = |save: &dyn Fn() -> Result<()>| {
-        let outcome = if ranks.is_first() { save() } else { Ok(()) };
-        agree(ranks.world(), outcome)
-    };
-    if_first(&|| {
+    on_first(ranks.world(), || {
         remove_unfinished(&folder)?;
         // The number is removed first: it would be wrong while some agents are old and some are new.
         Ok(save_trained_steps(run, None)?)
@@ -258,7 +250,7 @@ pub(crate) fn save_agents(
         _ => Ok(Vec::new()),
     };
     let saved = agree(ranks.world(), saved)?;
-    if_first(&|| Ok(save_trained_steps(run, steps)?))?;
+    on_first(ranks.world(), || Ok(save_trained_steps(run, steps)?))?;
     let paths = ranks.exchange_parts(Message::Records, Ok(saved))?;
     Ok(paths.into_iter().flatten().collect())
 }

@@ -227,7 +227,7 @@ fn round(value: f64) -> f64 {
 }
 
 /// The middle value, or the mean of the two middle values; 0 if there are no values.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let upper = values.len() / 2;
     match values.get(upper) {

@@ -57,15 +57,14 @@ impl Launch {
     /// If MPI cannot be used, or there are several processes but the program was built without MPI.
     #[cfg(feature = "mpi")]
     pub(crate) fn connect() -> Result<Self> {
-        // With one process, PMIx sets its rank, but nothing that all launchers set tells the number of processes.
-        let is_alone =
-            number(&SIZES) == Some(1) || number(&[&SIZES[..], &RANKS].concat()).is_none();
-        if is_alone {
+        let size = number(&SIZES);
+        // PMIx tells a process its rank, but not how many there are.
+        if size == Some(1) || size.or(number(&RANKS)).is_none() {
             return Ok(Self::default());
         }
         let mpi = polyphony_mpi::Mpi::connect()?;
         // Otherwise each process would train the whole team alone.
-        if let Some(expected) = number(&SIZES).filter(|size| *size != mpi.world().size()) {
+        if let Some(expected) = size.filter(|size| *size != mpi.world().size()) {
             bail!(
                 "{expected} processes were started together, but the MPI library ({}) connects only {} of them: use the \
                  launcher of the library with which the program was built",

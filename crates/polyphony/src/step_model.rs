@@ -21,6 +21,18 @@ pub(crate) struct Rates {
     pub(crate) another_group: f64,
 }
 
+impl Rates {
+    /// Sampling all responses to this many prompts, in one batch.
+    pub(crate) fn sampling(&self, prompts: usize) -> f64 {
+        linear(self.first_prompt, self.another_prompt, prompts)
+    }
+
+    /// A gradient step from this many groups.
+    pub(crate) fn update(&self, groups: usize) -> f64 {
+        linear(self.first_group, self.another_group, groups)
+    }
+}
+
 /// The connection between ranks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Network {
@@ -97,8 +109,7 @@ impl Work {
         let mut responses = 0;
         for nodes in self.nodes() {
             let prompts = nodes.div_ceil(replicas);
-            let sampling = linear(rates.first_prompt, rates.another_prompt, prompts);
-            time.sampling_secs += agents as f64 * sampling;
+            time.sampling_secs += agents as f64 * rates.sampling(prompts);
             let joint_actions = (nodes * self.joint_actions).div_ceil(ranks);
             time.scoring_secs += joint_actions as f64 * self.reward_secs;
             responses += nodes * self.samples;
@@ -107,8 +118,7 @@ impl Work {
         let per_epoch = (nodes / self.minibatch).max(1);
         let rounds = nodes.div_ceil(per_epoch).div_ceil(replicas);
         let gradient_steps = self.epochs * per_epoch;
-        let update = linear(rates.first_group, rates.another_group, rounds);
-        time.update_secs = (agents * gradient_steps) as f64 * update;
+        time.update_secs = (agents * gradient_steps) as f64 * rates.update(rounds);
         if ranks == 1 {
             return time;
         }

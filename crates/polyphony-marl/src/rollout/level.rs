@@ -7,13 +7,13 @@ use polyphony_model::{Finish, Generation, GenerationConfig, PromptGroup, generat
 use super::stage::{OpenNode, PlayedNode, RolloutContext};
 use crate::{
     MarlError,
-    agent::{Agent, roles_of},
+    agent::Agent,
     checks::check_reward,
     config::TrainingConfig,
-    ranks::Message,
     returns::mean,
     stream::{StreamId, to_stream_key_field},
     threads::on_threads,
+    traffic::Message,
     tree::{Branch, JointMode, Node, RoleGroup, Sample, SamplingPlan},
 };
 
@@ -30,14 +30,8 @@ impl RolloutContext<'_> {
         if ranks.grid().parts == 1 {
             return sampled;
         }
-        let (sampled, responses) = match sampled {
-            Ok(sampled) => {
-                let responses = responses_of(&sampled);
-                (sampled, Ok(responses))
-            }
-            Err(error) => (Vec::new(), Err(error)),
-        };
-        let by_part = ranks.exchange_parts(Message::Responses, responses)?;
+        let responses = |sampled: &Vec<_>| responses_of(sampled);
+        let (sampled, by_part) = ranks.publish_parts(Message::Responses, sampled, responses)?;
         let by_role = by_part.into_iter().flatten();
         let mut by_role: Vec<_> = by_role.map(samples_without_logprobs).collect();
         let held_roles = self.team.roles(self.environment.roles().len());
@@ -52,13 +46,10 @@ impl RolloutContext<'_> {
         turn: usize,
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<Vec<Sample>>>, MarlError> {
-        let held_roles = self.team.roles(self.environment.roles().len());
-        let mut by_role = Vec::with_capacity(held_roles.len());
+        let roles = self.environment.roles().len();
+        let mut by_role = Vec::with_capacity(roles);
         for (index, agent) in self.team.iter().enumerate() {
-            let agent_roles = || {
-                let of_agent = roles_of(index, self.team.len(), held_roles.len());
-                of_agent.map(|role| held_roles.start + role)
-            };
+            let agent_roles = || self.team.roles_of_agent(index, roles);
             let prompts = agent_roles().flat_map(|role| open.iter().map(move |node| (role, node)));
             let groups = prompts.map(|(role, node)| {
                 let stream_id = StreamId {
@@ -78,10 +69,7 @@ impl RolloutContext<'_> {
             });
             let groups = groups.collect::<Result<Vec<_>, MarlError>>()?;
             // All roles that an agent plays are sampled in one batch, one role after the other.
-            let share = &groups[agent.replicas.share(groups.len())];
-            let samples = answer(agent, share, self.config, on_tokens);
-            let samples = agent.replicas.exchange(Message::Samples, samples)?;
-            let mut samples = samples.into_iter().flatten();
+            let mut samples = answer(agent, &groups, self.config, on_tokens)?.into_iter();
             for _ in agent_roles() {
                 by_role.push(samples.by_ref().take(open.len()).collect());
             }
@@ -206,8 +194,21 @@ fn with_groups<'a>(
     nodes.collect()
 }
 
-/// Samples one agent's responses to all its prompts, in one batch.
+/// Samples one agent's responses to all its prompts, in one batch. If the agent has replicas, each of them samples for a
+/// share of the prompts, and all get all samples.
 pub(crate) fn answer(
+    agent: &Agent,
+    groups: &[PromptGroup<'_>],
+    config: &TrainingConfig,
+    on_tokens: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<Sample>>, MarlError> {
+    let share = &groups[agent.replicas.share(groups.len())];
+    let samples = answer_alone(agent, share, config, on_tokens);
+    let samples = agent.replicas.exchange(Message::Samples, samples)?;
+    Ok(samples.into_iter().flatten().collect())
+}
+
+fn answer_alone(
     agent: &Agent,
     groups: &[PromptGroup<'_>],
     config: &TrainingConfig,

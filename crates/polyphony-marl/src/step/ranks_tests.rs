@@ -12,10 +12,11 @@ use crate::{
     communicator::Communicator,
     config::{LongPrompts, MomentFormat},
     fixture::{Chain, Duet, lengths, plain_codec, task, training, weight_bits, wide_model},
+    grid::Grid,
     magrpo::Magrpo,
     policy_loss::Kl,
     protocol::Protocol,
-    ranks::{Grid, Ranks},
+    ranks::Ranks,
     tasks::start_tasks,
     thread_ranks::thread_ranks,
     tree::JointMode,
@@ -132,7 +133,7 @@ impl Setup {
         })
     }
 
-    /// The outcomes of all ranks, in their order.
+    /// One outcome per rank, in the order of the ranks.
     fn on_ranks(&self, ranks: usize, replicas: Option<usize>) -> Vec<Result<Outcome, MarlError>>
     where
         Self: Sync,

@@ -3,9 +3,9 @@
 use std::{io::Write, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
-use polyphony_episode::{FnEnvironment, Metric, Observation, Reward, Role, Task};
+use polyphony_episode::{FnEnvironment, Observation, Reward, Role, Task};
 use polyphony_marl::{
-    Agent, AlgorithmSettings, EnvironmentSpec, Grid, Magrpo, Step, Team, TextCodec, TrainingConfig,
+    Agent, AlgorithmSettings, EnvironmentSpec, Grid, Magrpo, Team, TextCodec, TrainingConfig,
     Updates, start_tasks, train_step,
 };
 use polyphony_model::{LanguageModel, ModelFiles};
@@ -16,6 +16,7 @@ use polyphony_runner::{
 use serde::Serialize;
 
 use crate::{
+    bench::median,
     display::Display,
     json_lines,
     step_model::{Network, Rates, StepTime, Work},
@@ -140,13 +141,13 @@ fn work(
     response_tokens: usize,
     reward_secs: f64,
 ) -> Result<Work> {
-    let joint_actions = plan.sampling.joint_actions(plan.roles);
+    let joint_actions = plan.sampling.joint_actions(plan.spec.roles.len());
     let trained_weights = plan.agents.iter().map(|agent| agent.trained_weights);
     Ok(Work {
         agents: plan.agents.len(),
         tasks: recipe.tasks_per_step,
         joint_actions: joint_actions.context("the recipe has too many joint actions")?,
-        turns: plan.horizon,
+        turns: plan.spec.horizon,
         samples: plan.sampling.samples,
         response_tokens,
         minibatch: recipe.updates.minibatch,
@@ -198,18 +199,9 @@ fn measure(
         all.push(rates.with_context(|| format!("measuring the model {model}"))?);
     }
     display.on_event(Event::PhaseEnded);
-    let of_three = |rates: &Rates| {
-        linear_total(rates.first_prompt, rates.another_prompt)
-            + linear_total(rates.first_group, rates.another_group)
-    };
-    let slowest = all
-        .into_iter()
-        .max_by(|a, b| of_three(a).total_cmp(&of_three(b)));
+    let secs = |rates: &Rates| rates.sampling(GROUPS) + rates.update(GROUPS);
+    let slowest = all.into_iter().max_by(|a, b| secs(a).total_cmp(&secs(b)));
     slowest.context("a team has models")
-}
-
-fn linear_total(first: f64, another: f64) -> f64 {
-    first + another * (GROUPS - 1) as f64
 }
 
 fn rates_of(
@@ -259,7 +251,7 @@ fn median_secs(
     groups: usize,
     on_step: &mut dyn FnMut(),
 ) -> Result<(f64, f64)> {
-    // The longer, the better: rewards differ, so that no group is skipped.
+    // Rewards differ, so that no group is skipped.
     let environment = FnEnvironment::new(["agent"], ["length"], |_task, action| {
         let [text] = action.texts();
         Reward::new([("length", text.chars().count() as f64)])
@@ -305,26 +297,15 @@ fn median_secs(
             index,
             &mut |_| {},
         )?;
+        let secs_of = |name| step.metric(name).unwrap_or(f64::NAN);
         secs.push((
-            timing(&step, "timing.rollout_secs"),
-            timing(&step, "timing.update_secs"),
+            secs_of("timing.rollout_secs"),
+            secs_of("timing.update_secs"),
         ));
         on_step();
     }
-    let median = |of: &dyn Fn(&(f64, f64)) -> f64| {
-        let mut values: Vec<f64> = secs.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        f64::midpoint(values[(STEPS - 1) / 2], values[STEPS / 2])
-    };
-    Ok((median(&|secs| secs.0), median(&|secs| secs.1)))
-}
-
-fn timing(step: &Step, name: &str) -> f64 {
-    let is_named = |metric: &&Metric| metric.key.to_string() == name;
-    let metric = step.metrics.iter().find(is_named);
-    metric
-        .and_then(|metric| metric.value.number())
-        .unwrap_or(f64::NAN)
+    let (rollouts, updates) = secs.into_iter().unzip();
+    Ok((median(rollouts), median(updates)))
 }
 
 /// A text that makes a prompt of about this many tokens, with everything that the chat template adds.
