@@ -30,14 +30,24 @@ fn on_ranks(dir: &TestDir, ranks: usize, arguments: &[&str]) -> Command {
 
 /// `polyphony` with different arguments on different ranks.
 fn several(dir: &TestDir, groups: &[(usize, &[&str])]) -> Command {
+    let groups: Vec<_> = groups
+        .iter()
+        .map(|(ranks, arguments)| (*ranks, "", *arguments))
+        .collect();
+    in_folders(dir, &groups)
+}
+
+/// `polyphony` with different arguments and in different folders of the directory on different ranks.
+fn in_folders(dir: &TestDir, groups: &[(usize, &str, &[&str])]) -> Command {
     let mut command = Command::new(launcher());
-    for (index, (ranks, arguments)) in groups.iter().enumerate() {
+    for (index, (ranks, folder, arguments)) in groups.iter().enumerate() {
         let program = dir.command(arguments);
         if index > 0 {
             command.arg(":");
         }
         command
-            .args(["-n", &ranks.to_string()])
+            .args(["-n", &ranks.to_string(), "-wdir"])
+            .arg(dir.path(folder))
             .arg(program.get_program())
             .args(program.get_args());
     }
@@ -182,6 +192,23 @@ fn a_run_with_replicas_is_repeated_to_the_last_bit_and_resumes_with_another_numb
     succeed(&dir, 4, &train("one"));
     succeed(&dir, 4, &train("two"));
     assert_same(&dir, "one", "two");
+    // Gradients in bfloat16 have half of the bytes.
+    let replicas = ["--set", "parallel=(replicas: 2, gradients: Bf16)"];
+    let rounded = [
+        "train",
+        "recipe.ron",
+        "--steps",
+        "1",
+        "--run-dir",
+        "rounded",
+    ];
+    succeed(&dir, 2, &[&rounded[..], &replicas].concat());
+    let sent = |run: &str| {
+        let lines = dir.read_lines(&format!("{run}/metrics.jsonl"));
+        lines[0]["timing"]["sent_bytes.gradients"].as_f64().unwrap()
+    };
+    let ratio = sent("rounded") / sent("one");
+    assert!((0.5..0.51).contains(&ratio), "{ratio}");
     // The same tasks as in one process, up to rounding.
     dir.succeed(&train("alone"));
     let returns = |run: &str| -> Vec<f64> {
@@ -284,8 +311,11 @@ fn a_killed_rank_ends_the_job_and_the_run_resumes() {
         moment.wait(&dir.path(&run), &mut job);
         let ranks = ranks_of(&job);
         send(ranks[rank], libc::SIGKILL);
+        let killed = Instant::now();
         let result: CommandResult = job.wait_with_output().unwrap().into();
         assert!(!result.succeeded);
+        let ended = killed.elapsed().as_secs_f64();
+        eprintln!("{ended:.1} s after rank {rank} was killed, the job has ended");
         let expected = format!("process rank {rank} ");
         assert!(
             result.stderr.contains(&expected),
@@ -293,11 +323,10 @@ fn a_killed_rank_ends_the_job_and_the_run_resumes() {
             result.stderr
         );
         // The launcher does not wait for the processes that it kills.
-        let started = Instant::now();
         for rank in ranks {
             while Path::new(&format!("/proc/{rank}")).exists() {
                 assert!(
-                    started.elapsed() < Duration::from_secs(60),
+                    killed.elapsed() < Duration::from_secs(60),
                     "process {rank} is left"
                 );
                 std::thread::yield_now();
@@ -364,7 +393,44 @@ fn send(pid: u32, signal: i32) {
 fn what_ranks_cannot_do_together_is_explained_once() {
     let dir = training_run::test_dir();
     let train = ["train", "recipe.ron", "--run-dir", "run"];
-    let rows: [(&mut Command, &str); 5] = [
+    // Another machine, on which files of the same names are different.
+    dir.write("other/recipe.ron", dir.read("recipe.ron"));
+    dir.write(
+        "other/posts.jsonl",
+        dir.read("posts.jsonl").replace("cat", "dog"),
+    );
+    let copy = |from: &str, to: &str| dir.write(to, fs::read(dir.path(from)).unwrap());
+    for file in fs::read_dir(dir.path("model")).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        copy(&format!("model/{name}"), &format!("other/model/{name}"));
+        copy(&format!("model/{name}"), &format!("third/model/{name}"));
+    }
+    copy("recipe.ron", "third/recipe.ron");
+    copy("posts.jsonl", "third/posts.jsonl");
+    // The last byte of the last weight.
+    let mut weights = fs::read(dir.path("model/model.safetensors")).unwrap();
+    *weights.last_mut().unwrap() ^= 1;
+    dir.write("third/model/model.safetensors", weights);
+    let replicas = [&train[..], &["--set", "parallel.replicas=2"]].concat();
+    let rows: [(&mut Command, &str); 8] = [
+        (
+            &mut in_folders(&dir, &[(1, "", &train), (1, "other", &train)]),
+            "the ranks have different tasks: those of rank 0 and rank 1 differ",
+        ),
+        (
+            &mut in_folders(&dir, &[(1, "", &replicas), (1, "third", &replicas)]),
+            "the replicas of agent `summarizer` have different weights",
+        ),
+        (
+            &mut several(
+                &dir,
+                &[
+                    (1, &train),
+                    (1, &["eval", "recipe.ron", "--run-dir", "run"]),
+                ],
+            ),
+            "the ranks have different commands",
+        ),
         (
             &mut on_ranks(&dir, 3, &train),
             "3 ranks cannot hold 2 agents: start 1, 2 ranks",

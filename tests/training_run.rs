@@ -26,7 +26,7 @@ const RECIPE: &str = r#"(
     train: File(path: "posts.jsonl", fields: {"post": "body"}),
     held_out: Embedded(TldrHeldOut),
     team: Each(["model", "model"]),
-    max_new_tokens: 160,
+    max_new_tokens: 48,
     algorithm: Magrpo(samples: 4),
     updates: (learning_rate: 1e-3, buffer: 2, minibatch: 2),
     steps: 2,
@@ -83,7 +83,7 @@ fn a_run_leaves_recipe_metrics_rollouts_evaluations_and_agents() {
     let recipe = Recipe::from_ron(program.registry(), &dir.read("run/recipe.ron")).unwrap();
     assert_eq!(
         (recipe.steps, recipe.seed, recipe.max_new_tokens),
-        (3, 9, 160)
+        (3, 9, 48)
     );
 
     check_metrics(&dir.read_lines("run/metrics.jsonl"));

@@ -2,6 +2,7 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Connects a process with the others that train the same team. Every operation is collective: all ranks call
@@ -28,11 +29,12 @@ pub trait Communicator: Debug + Send + Sync {
 
     /// Replaces each number by the sum of the numbers at the same index on all ranks. All ranks pass equally many
     /// numbers. The numbers of the ranks are added in the order of the ranks, so all ranks get the same bits, and
-    /// so does every repetition.
+    /// so does every repetition. In [`SumFormat::Bf16`], the numbers of each rank are rounded to it before they are
+    /// added, and then their sum.
     ///
     /// # Errors
     /// If another rank cannot be reached.
-    fn sum(&self, numbers: &mut [f32]) -> Result<(), CommunicationError>;
+    fn sum(&self, numbers: &mut [f32], format: SumFormat) -> Result<(), CommunicationError>;
 
     /// A communicator of those ranks that pass the same number, in their order.
     ///
@@ -50,6 +52,26 @@ pub trait Communicator: Debug + Send + Sync {
 
     /// Logs a warning that names the missing ranks whenever an operation waits for longer than this.
     fn warn_after(&self, _limit: Duration) {}
+}
+
+/// The format in which numbers travel that ranks sum up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SumFormat {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// bfloat16, which has 8 significant bits: half the bytes.
+    Bf16,
+}
+
+impl SumFormat {
+    /// Bytes of a number.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => size_of::<f32>(),
+            Self::Bf16 => size_of::<half::bf16>(),
+        }
+    }
 }
 
 /// The place of a rank among those on the same machine.
@@ -101,7 +123,7 @@ impl Communicator for SingleRank {
         self.gather(bytes)
     }
 
-    fn sum(&self, _: &mut [f32]) -> Result<(), CommunicationError> {
+    fn sum(&self, _: &mut [f32], _: SumFormat) -> Result<(), CommunicationError> {
         Ok(())
     }
 

@@ -65,7 +65,7 @@ pub use algorithm::{
     AgentSpec, Algorithm, AlgorithmMemory, AlgorithmSettings, ComputeDevice, EnvironmentSpec,
     MemoryNeed, Progress, StepContext,
 };
-pub use communicator::{CommunicationError, Communicator, NodeRank, SingleRank};
+pub use communicator::{CommunicationError, Communicator, NodeRank, SingleRank, SumFormat};
 pub use config::{ConfigError, LongPrompts, LrSchedule, MomentFormat, TrainingConfig, Updates};
 pub use episodes::{Episode, Episodes, play_episodes};
 pub use error::MarlError;

@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     MarlError,
-    communicator::{CommunicationError, Communicator, SingleRank},
+    communicator::{CommunicationError, Communicator, SingleRank, SumFormat},
     grid::Grid,
     traffic::{Message, Traffic, TrafficTotal},
 };
@@ -21,6 +21,8 @@ pub struct RankGroup {
     communicator: Arc<dyn Communicator>,
     /// The numbers of the ranks among all ranks, which messages to users name.
     world_ranks: Vec<usize>,
+    /// The format in which gradients travel.
+    gradients: SumFormat,
     traffic: Arc<Traffic>,
 }
 
@@ -34,18 +36,11 @@ impl RankGroup {
     /// All ranks of a communicator.
     pub fn of(communicator: Arc<dyn Communicator>) -> Self {
         let world_ranks = (0..communicator.size()).collect();
-        Self::new(communicator, world_ranks, Arc::default())
-    }
-
-    fn new(
-        communicator: Arc<dyn Communicator>,
-        world_ranks: Vec<usize>,
-        traffic: Arc<Traffic>,
-    ) -> Self {
         Self {
             communicator,
             world_ranks,
-            traffic,
+            gradients: SumFormat::default(),
+            traffic: Arc::default(),
         }
     }
 
@@ -159,19 +154,21 @@ impl RankGroup {
         Ok(by_rank.into_iter().flatten().collect())
     }
 
-    /// Sums up numbers over all ranks, always in the same order.
+    /// Sums up gradients over all ranks, always in the same order.
     ///
     /// # Errors
     /// If a rank cannot be reached.
-    pub fn sum(&self, numbers: &mut [f32]) -> Result<(), MarlError> {
+    pub fn sum_gradients(&self, numbers: &mut [f32]) -> Result<(), MarlError> {
         if self.is_single() {
             return Ok(());
         }
         // Each rank sends every other one its share of the numbers, and later the share that it has summed up.
         let others = self.size() - 1;
-        let bytes = 2 * size_of_val(numbers) as u64 * others as u64 / self.size() as u64;
+        let bytes = 2 * (numbers.len() * self.gradients.bytes() * others) as u64;
+        let bytes = bytes / self.size() as u64;
         self.traffic.count(Message::Gradients, bytes);
-        Ok(self.traffic.timed(|| self.communicator.sum(numbers))?)
+        let sum = || self.communicator.sum(numbers, self.gradients);
+        Ok(self.traffic.timed(sum)?)
     }
 
     /// The message that carries a value or an error. A value that cannot be encoded becomes an error, so that the ranks
@@ -232,28 +229,38 @@ impl Default for Ranks {
 }
 
 impl Ranks {
-    /// Arranges ranks in a grid that has as many ranks as the communicator.
+    /// Arranges ranks in a grid that has as many ranks as the communicator. Gradients travel between replicas in
+    /// the format `gradients`.
     ///
     /// # Errors
     /// If a rank cannot be reached.
     ///
     /// # Panics
     /// If the grid has another number of ranks.
-    pub fn new(world: Arc<dyn Communicator>, grid: Grid) -> Result<Self, CommunicationError> {
+    pub fn new(
+        world: Arc<dyn Communicator>,
+        grid: Grid,
+        gradients: SumFormat,
+    ) -> Result<Self, CommunicationError> {
         assert_eq!(
             world.size(),
             grid.ranks(),
             "a grid has a place for each rank"
         );
-        let traffic = Arc::<Traffic>::default();
         let part = grid.part_of(world.rank());
         let replicas = world.split(part)?;
         let members = (0..grid.replicas).map(|replica| replica * grid.parts + part);
-        let all = (0..grid.ranks()).collect();
+        let world = RankGroup::of(world);
+        let replicas = RankGroup {
+            communicator: replicas,
+            world_ranks: members.collect(),
+            gradients,
+            traffic: Arc::clone(&world.traffic),
+        };
         Ok(Self {
             grid,
-            world: RankGroup::new(world, all, Arc::clone(&traffic)),
-            replicas: RankGroup::new(replicas, members.collect(), traffic),
+            world,
+            replicas,
         })
     }
 

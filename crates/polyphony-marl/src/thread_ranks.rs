@@ -9,17 +9,19 @@ use std::{
     },
 };
 
-use crate::communicator::{CommunicationError, Communicator, NodeRank};
+use half::bf16;
+
+use crate::communicator::{CommunicationError, Communicator, NodeRank, SumFormat};
 
 /// Communicators for this many ranks, one for each thread. A rank whose communicator is dropped while others wait
 /// for it is an error for them.
 ///
 /// ```
-/// # use polyphony_marl::{Communicator, thread_ranks};
+/// # use polyphony_marl::{Communicator, SumFormat, thread_ranks};
 /// let ranks = std::thread::scope(|scope| {
 ///     let run = |rank: std::sync::Arc<dyn Communicator>| {
 ///         let mut numbers = [rank.rank() as f32, 1.0];
-///         rank.sum(&mut numbers).unwrap();
+///         rank.sum(&mut numbers, SumFormat::F32).unwrap();
 ///         numbers
 ///     };
 ///     let threads: Vec<_> = thread_ranks(3).into_iter().map(|rank| scope.spawn(move || run(rank))).collect();
@@ -144,10 +146,14 @@ impl Communicator for ThreadRank {
         Ok(if self.rank == 0 { messages } else { Vec::new() })
     }
 
-    fn sum(&self, numbers: &mut [f32]) -> Result<(), CommunicationError> {
+    fn sum(&self, numbers: &mut [f32], format: SumFormat) -> Result<(), CommunicationError> {
+        let rounded = |number: f32| match format {
+            SumFormat::F32 => number,
+            SumFormat::Bf16 => bf16::from_f32(number).to_f32(),
+        };
         let bytes: Vec<u8> = numbers
             .iter()
-            .flat_map(|number| number.to_le_bytes())
+            .flat_map(|number| rounded(*number).to_le_bytes())
             .collect();
         let messages = self.messages(&bytes)?;
         for (index, number) in numbers.iter_mut().enumerate() {
@@ -156,7 +162,8 @@ impl Communicator for ThreadRank {
                 f32::from_le_bytes(values[index])
             });
             // Not `sum`, which starts at -0.0.
-            *number = values.reduce(|sum, value| sum + value).unwrap_or_default();
+            let sum = values.reduce(|sum, value| sum + value);
+            *number = rounded(sum.unwrap_or_default());
         }
         Ok(())
     }
@@ -227,10 +234,22 @@ mod tests {
         let values = [1e30, -1e30, 1.0];
         let sums = on_ranks(3, |rank| {
             let mut numbers = [values[rank.rank()], -0.0];
-            rank.sum(&mut numbers).unwrap();
+            rank.sum(&mut numbers, SumFormat::F32).unwrap();
             numbers.map(f32::to_bits)
         });
         assert_eq!(sums, [[1.0_f32, -0.0].map(f32::to_bits); 3]);
+    }
+
+    #[test]
+    fn numbers_that_travel_in_bf16_are_rounded_before_and_after_they_are_added() {
+        // Next to 1, bfloat16 has steps of 1/128.
+        let values = [[1.0 + 1.0 / 512.0, 1.0], [1.0 / 64.0, 1.0 / 256.0]];
+        let sums = on_ranks(2, |rank| {
+            let mut numbers = values[rank.rank()];
+            rank.sum(&mut numbers, SumFormat::Bf16).unwrap();
+            numbers
+        });
+        assert_eq!(sums, [[1.0 + 1.0 / 64.0, 1.0]; 2]);
     }
 
     #[test]

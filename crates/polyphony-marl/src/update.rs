@@ -237,7 +237,7 @@ fn summed(
         pairs.map(|(left, right)| left || right).collect()
     };
     let present: Vec<bool> = present.into_iter().reduce(or).unwrap_or_default();
-    let sum = |numbers: &mut [f32]| replicas.sum(numbers);
+    let sum = |numbers: &mut [f32]| replicas.sum_gradients(numbers);
     agent.model.try_map_gradients(gradients, &present, sum)
 }
 

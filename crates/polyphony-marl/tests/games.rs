@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "tests")]
 
 use polyphony_marl::{HeadShape, IndependentActorCritic};
-use polyphony_test_support::games::Challenge;
+use polyphony_test_support::games::{Challenge, SEEDS};
 
 fn settings() -> IndependentActorCritic {
     IndependentActorCritic {
@@ -15,7 +15,7 @@ fn settings() -> IndependentActorCritic {
 
 /// Checks that every seed learns the game in this many steps.
 fn check_learned(challenge: Challenge, steps: usize, settings: &IndependentActorCritic) {
-    let failed = Challenge { steps, ..challenge }.failures(settings);
+    let failed = Challenge { steps, ..challenge }.failures(settings, &SEEDS);
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 

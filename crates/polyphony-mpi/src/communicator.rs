@@ -1,6 +1,7 @@
 //! The operations of a communicator as calls of MPI.
 
 use std::{
+    borrow::Cow,
     fmt,
     mem::ManuallyDrop,
     ops::Range,
@@ -11,15 +12,17 @@ use std::{
     time::Duration,
 };
 
+use half::bf16;
 use mpi::{
     Count, Rank,
     datatype::{Partition, PartitionMut},
     topology::{Color, SimpleCommunicator},
     traits::{
-        Communicator as _, CommunicatorCollectives as _, Destination as _, Root as _, Source as _,
+        Communicator as _, CommunicatorCollectives as _, Destination as _, Equivalence, Root as _,
+        Source as _,
     },
 };
-use polyphony_marl::{CommunicationError, Communicator, NodeRank};
+use polyphony_marl::{CommunicationError, Communicator, NodeRank, SumFormat};
 
 use crate::waiting::wait_for_ranks;
 
@@ -150,8 +153,9 @@ impl MpiCommunicator {
         Ok((counts, offsets))
     }
 
-    /// Adds up a block of numbers. Each rank adds one share of the block, then all shares are collected.
-    fn sum_block(&self, numbers: &mut [f32]) -> Result<(), CommunicationError> {
+    /// Adds up a block of numbers, which travel as numbers of type `T`. Each rank adds one share of the block, then all
+    /// shares are collected.
+    fn sum_block<T: Travelling>(&self, numbers: &mut [f32]) -> Result<(), CommunicationError> {
         let (rank, size) = (self.rank(), self.size());
         let share = |of: usize| -> Range<usize> {
             numbers.len() * of / size..numbers.len() * (of + 1) / size
@@ -160,20 +164,68 @@ impl MpiCommunicator {
         let lengths: Vec<usize> = (0..size).map(|of| share(of).len()).collect();
         let (counts, offsets) = Self::partition(&lengths)?;
         let (dealt_counts, dealt_offsets) = Self::partition(&vec![dealt.len(); size])?;
-        let mut received = vec![0.0_f32; dealt.len() * size];
+        let mut received = vec![T::default(); dealt.len() * size];
         self.inner.all_to_all_varcount_into(
-            &Partition::new(&*numbers, counts.as_slice(), offsets.as_slice()),
+            &Partition::new(&*T::pack(numbers), counts.as_slice(), offsets.as_slice()),
             &mut PartitionMut::new(&mut received[..], dealt_counts, dealt_offsets),
         );
-        let mut sums = received[..dealt.len()].to_vec();
+        let first = received[..dealt.len()].iter();
+        let mut sums: Vec<f32> = first.map(|number| number.widen()).collect();
         for values in received.chunks_exact(dealt.len().max(1)).skip(1) {
             for (sum, value) in sums.iter_mut().zip(values) {
-                *sum += value;
+                *sum += value.widen();
             }
         }
-        self.inner
-            .all_gather_varcount_into(&sums[..], &mut PartitionMut::new(numbers, counts, offsets));
+        T::fill(numbers, |all| {
+            let mut all = PartitionMut::new(all, counts, offsets);
+            self.inner
+                .all_gather_varcount_into(&*T::pack(&sums), &mut all);
+        });
         Ok(())
+    }
+}
+
+/// A number as it travels between ranks.
+trait Travelling: Equivalence + Copy + Default {
+    fn pack(numbers: &[f32]) -> Cow<'_, [Self]>;
+
+    fn widen(self) -> f32;
+
+    /// Replaces numbers by those that `receive` writes.
+    fn fill(numbers: &mut [f32], receive: impl FnOnce(&mut [Self]));
+}
+
+impl Travelling for f32 {
+    fn pack(numbers: &[f32]) -> Cow<'_, [Self]> {
+        Cow::Borrowed(numbers)
+    }
+
+    fn widen(self) -> f32 {
+        self
+    }
+
+    fn fill(numbers: &mut [f32], receive: impl FnOnce(&mut [Self])) {
+        receive(numbers);
+    }
+}
+
+/// The bits of a number in bfloat16, a type that MPI lacks.
+impl Travelling for u16 {
+    fn pack(numbers: &[f32]) -> Cow<'_, [Self]> {
+        let rounded = |number: &f32| bf16::from_f32(*number).to_bits();
+        Cow::Owned(numbers.iter().map(rounded).collect())
+    }
+
+    fn widen(self) -> f32 {
+        bf16::from_bits(self).to_f32()
+    }
+
+    fn fill(numbers: &mut [f32], receive: impl FnOnce(&mut [Self])) {
+        let mut received = vec![0; numbers.len()];
+        receive(&mut received);
+        for (number, bits) in numbers.iter_mut().zip(received) {
+            *number = bits.widen();
+        }
     }
 }
 
@@ -234,11 +286,13 @@ impl Communicator for MpiCommunicator {
         Ok(split(&buffer, &lengths))
     }
 
-    fn sum(&self, numbers: &mut [f32]) -> Result<(), CommunicationError> {
+    fn sum(&self, numbers: &mut [f32], format: SumFormat) -> Result<(), CommunicationError> {
         let _serialized = serialized();
-        numbers
-            .chunks_mut(BLOCK)
-            .try_for_each(|block| self.sum_block(block))
+        let mut blocks = numbers.chunks_mut(BLOCK);
+        match format {
+            SumFormat::F32 => blocks.try_for_each(|block| self.sum_block::<f32>(block)),
+            SumFormat::Bf16 => blocks.try_for_each(|block| self.sum_block::<u16>(block)),
+        }
     }
 
     fn split(&self, group: usize) -> Result<Arc<dyn Communicator>, CommunicationError> {

@@ -154,7 +154,8 @@ pub(crate) fn arrange(
         anyhow!("{error} (the recipe's key `parallel.replicas` sets the number of replicas)")
     })?;
     world.warn_after(parallel.warn_after());
-    Ok(Ranks::new(Arc::clone(world), grid)?)
+    let ranks = Ranks::new(Arc::clone(world), grid, parallel.gradients)?;
+    Ok(ranks)
 }
 
 /// What a run records about its ranks; `None` if there is only one.

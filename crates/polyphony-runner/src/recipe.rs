@@ -7,7 +7,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use polyphony_marl::{AlgorithmSettings, LongPrompts, TrainingConfig, Updates};
+use polyphony_marl::{AlgorithmSettings, LongPrompts, SumFormat, TrainingConfig, Updates};
 use polyphony_model::{LoraConfig, Projection, Sampling};
 use polyphony_report::ron_options;
 use serde::{Deserialize, Serialize};
@@ -200,6 +200,8 @@ pub struct Parallel {
     /// The number of ranks that hold the same agents and share their work. `None` spreads the agents over as many
     /// ranks as possible first.
     pub replicas: Option<usize>,
+    /// The format in which gradients travel between replicas.
+    pub gradients: SumFormat,
     /// A rank that has waited for others for this many seconds logs for which ones.
     pub warn_after_secs: u64,
 }
@@ -208,6 +210,7 @@ impl Default for Parallel {
     fn default() -> Self {
         Self {
             replicas: None,
+            gradients: SumFormat::F32,
             warn_after_secs: 300,
         }
     }

@@ -5,7 +5,7 @@
 //! passes are linear in the number of prompts and groups: the first one is more expensive than another, since a pass
 //! reads all weights, whatever the number of rows.
 
-use polyphony_marl::Grid;
+use polyphony_marl::{Grid, SumFormat};
 use serde::Serialize;
 
 /// The measured time of one agent's work on one rank, in seconds.
@@ -59,6 +59,8 @@ pub(crate) struct Work {
     pub(crate) epochs: usize,
     /// Weights of each agent that are trained.
     pub(crate) trained_weights: u64,
+    /// The format in which gradients travel.
+    pub(crate) gradients: SumFormat,
     /// Seconds to score a joint action.
     pub(crate) reward_secs: f64,
 }
@@ -123,7 +125,8 @@ impl Work {
             return time;
         }
         // Gradients: each rank sends the others their shares, and later its own sums.
-        let gradient_bytes = 2 * (replicas - 1) as u64 * 4 * self.trained_weights / replicas as u64;
+        let sent_twice = self.trained_weights * self.gradients.bytes() as u64;
+        let gradient_bytes = 2 * (replicas - 1) as u64 * sent_twice / replicas as u64;
         let gradient_bytes = gradient_bytes * (agents * gradient_steps) as u64;
         // Texts and scores: every rank gets those of all others.
         let tokens = responses * self.response_tokens;
@@ -171,6 +174,7 @@ mod tests {
             minibatch: 4,
             epochs: 1,
             trained_weights: 1_000_000,
+            gradients: SumFormat::F32,
             reward_secs: 0.5,
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     actor_critic::IndependentActorCritic,
     agent::{Agent, TextCodec},
     algorithm::AlgorithmSettings,
-    communicator::Communicator,
+    communicator::{Communicator, SumFormat},
     config::{LongPrompts, MomentFormat},
     fixture::{Chain, Duet, lengths, plain_codec, task, training, weight_bits, wide_model},
     grid::Grid,
@@ -34,6 +34,7 @@ struct Setup {
     adapters: bool,
     /// One agent plays all roles.
     shared: bool,
+    gradients: SumFormat,
 }
 
 impl Default for Setup {
@@ -51,6 +52,7 @@ impl Default for Setup {
             steps: 3,
             adapters: false,
             shared: false,
+            gradients: SumFormat::F32,
         }
     }
 }
@@ -89,7 +91,7 @@ impl Setup {
             false => roles.iter().map(|role| role.name.as_str()).collect(),
         };
         let grid = Grid::new(world.size(), names.len(), replicas).unwrap();
-        let ranks = Ranks::new(world, grid)?;
+        let ranks = Ranks::new(world, grid, self.gradients)?;
         let held = ranks.agents(names.len());
         let agents = held.map(|index| self.agent(index, names[index])).collect();
         let mut team = Team::on_ranks(agents, names.len(), ranks)?;
@@ -351,6 +353,32 @@ fn replicas_of_critics_and_references_share_a_gradient_step() {
         ..with_minibatch(3)
     };
     check_replicas(&setup, 4, None);
+}
+
+#[test]
+fn gradients_may_travel_in_half_of_the_bytes() {
+    let norms = |gradients| {
+        let setup = Setup {
+            gradients,
+            steps: 1,
+            ..with_minibatch(2)
+        };
+        let outcomes = setup.on_ranks(4, None).into_iter().map(Result::unwrap);
+        let outcomes: Vec<Outcome> = outcomes.collect();
+        assert!(outcomes[0].weights == outcomes[2].weights);
+        let step = &outcomes[0].steps[0];
+        let sent = step.metric("timing.sent_bytes.gradients").unwrap();
+        (step.metric("first/grad_norm").unwrap(), sent)
+    };
+    let ((exact, sent), (rounded, rounded_sent)) = (norms(SumFormat::F32), norms(SumFormat::Bf16));
+    assert!(
+        exact != rounded && (exact - rounded).abs() < 4e-3 * exact,
+        "{exact}, {rounded}"
+    );
+    assert!(
+        (0.5..0.51).contains(&(rounded_sent / sent)),
+        "{sent}, {rounded_sent}"
+    );
 }
 
 /// Both roles answer a task, but only the second one reads its text.

@@ -153,6 +153,7 @@ fn work(
         minibatch: recipe.updates.minibatch,
         epochs: recipe.updates.epochs,
         trained_weights: trained_weights.max().unwrap_or_default(),
+        gradients: recipe.parallel.gradients,
         reward_secs,
     })
 }
