@@ -2,11 +2,17 @@
 
 use std::{fmt, str::FromStr};
 
-use anyhow::{Error, Result, anyhow, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
 use burn::tensor::Device;
-#[cfg(any(feature = "cuda", feature = "vulkan"))]
+#[cfg(any(feature = "cuda", feature = "vulkan", feature = "wgpu"))]
 use burn::tensor::DeviceType;
 use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "cuda")]
+mod cuda;
+mod found;
+
+pub use found::{FoundDevice, list_devices};
 
 /// Where a model runs. Devices of one kind are numbered from 0, in the order in which their driver
 /// lists them.
@@ -146,31 +152,68 @@ impl DeviceChoice {
     /// Opens the device.
     ///
     /// # Errors
-    /// If this program was built without the device, or the machine has no device with that number.
+    /// If this program was built without the device, or the machine lacks it or what it needs.
     pub fn open(self) -> Result<Device> {
-        self.check_built()?;
-        Ok(match self {
-            #[cfg(feature = "cuda")]
-            Self::Cuda(index) => numbered(self, index, DeviceType::Cuda)?,
-            #[cfg(feature = "wgpu")]
-            Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
-            #[cfg(feature = "vulkan")]
-            Self::Vulkan(index) => numbered(self, index, DeviceType::Vulkan)?,
-            _ => Device::flex(),
+        let index = match self {
+            Self::Cpu => return Ok(Device::flex()),
+            Self::Wgpu => 0,
+            Self::Cuda(index) | Self::Vulkan(index) => index,
+        };
+        let devices = self.all_of_kind()?;
+        let count = devices.len();
+        let device = devices.into_iter().nth(index).map(|(_, device)| device);
+        device.with_context(|| {
+            format!(
+                "there is no device `{self}`: this machine has {count} of its kind, numbered from 0 \
+                 (`polyphony device list` lists them)"
+            )
         })
     }
-}
 
-/// The device with this number among the devices of its kind.
-#[cfg(any(feature = "cuda", feature = "vulkan"))]
-fn numbered(choice: DeviceChoice, index: usize, kind: DeviceType) -> Result<Device> {
-    let devices = Device::enumerate(kind).into_vec();
-    let count = devices.len();
-    devices.into_iter().nth(index).ok_or_else(|| {
-        anyhow!(
-            "there is no device `{choice}`: this machine has {count} of its kind, numbered from 0"
-        )
-    })
+    /// The devices of the same kind on this machine, at least one.
+    ///
+    /// # Errors
+    /// If this program was built without them, or the machine has none or lacks what they need.
+    fn all_of_kind(self) -> Result<Vec<(Self, Device)>> {
+        self.check_built()?;
+        let devices: Vec<Device> = match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => {
+                cuda::check()?;
+                Device::enumerate(DeviceType::Cuda).into_vec()
+            }
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan(_) => Device::enumerate(DeviceType::Vulkan).into_vec(),
+            // The device that the system prefers exists if there is any.
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => {
+                let any = Device::enumerate(DeviceType::Wgpu)
+                    .into_vec()
+                    .into_iter()
+                    .take(1);
+                any.map(|_| Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
+                    .collect()
+            }
+            _ => vec![Device::flex()],
+        };
+        ensure!(
+            !devices.is_empty(),
+            "no driver on this machine offers a device `{self}`: install the driver of the GPU (a driver for Vulkan \
+             in software is Debian's package mesa-vulkan-drivers), or use `cpu`"
+        );
+        let numbered = devices.into_iter().enumerate();
+        Ok(numbered
+            .map(|(index, device)| (self.with_index(index), device))
+            .collect())
+    }
+
+    fn with_index(self, index: usize) -> Self {
+        match self {
+            Self::Cuda(_) => Self::Cuda(index),
+            Self::Vulkan(_) => Self::Vulkan(index),
+            Self::Cpu | Self::Wgpu => self,
+        }
+    }
 }
 
 #[cfg(test)]

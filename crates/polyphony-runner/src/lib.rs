@@ -86,7 +86,7 @@ mod train;
 
 pub use checkpoint::ResumeFrom;
 pub use choice::{Choice, ChoiceError, RegisteredRecipe};
-pub use device::{DeviceChoice, Devices, LocalGpu};
+pub use device::{DeviceChoice, Devices, FoundDevice, LocalGpu, list_devices};
 pub use evaluate::{EvaluationRequest, EvaluationResult, evaluate};
 pub use evaluated_agents::EvaluatedAgents;
 pub use memory::peak_mib as peak_memory_mib;

@@ -16,8 +16,8 @@ use polyphony_runner::{Registry, Unfinished};
 
 use crate::{
     commands::{
-        baseline, bench, compare, environment, eval, generate, logprobs, models, plan, report,
-        resume, sandbox, score, train, watch,
+        baseline, bench, compare, device, environment, eval, generate, logprobs, models, plan,
+        report, resume, sandbox, score, train, watch,
     },
     launch::Launch,
     summary::program,
@@ -58,6 +58,8 @@ enum Command {
     Environment(environment::Arguments),
     /// List known and cached models, fetch a model, or merge adapters.
     Models(models::Arguments),
+    /// List the devices that models can run on.
+    Device(device::Arguments),
     /// Check how this machine can isolate untrusted programs, or run a program in the sandbox.
     Sandbox(sandbox::Arguments),
     /// Measure the time of training steps on a fixed workload.
@@ -165,6 +167,7 @@ fn run(
         Command::Score(arguments) => score::run(registry, &arguments, output),
         Command::Environment(arguments) => environment::run(registry, &arguments, output),
         Command::Models(arguments) => models::run(&arguments, output),
+        Command::Device(arguments) => device::run(&arguments, output),
         Command::Sandbox(arguments) => sandbox::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),
         Command::Plan(arguments) => plan::run(registry, &arguments, output),

@@ -13,6 +13,7 @@ use crate::{display::Display, summary, terminal};
 pub(crate) mod baseline;
 pub(crate) mod bench;
 pub(crate) mod compare;
+pub(crate) mod device;
 pub(crate) mod environment;
 pub(crate) mod eval;
 mod evaluation;

@@ -45,7 +45,6 @@ pub(crate) struct Network {
 /// The work of a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Work {
-    pub(crate) agents: usize,
     /// Nodes of each turn, over all tasks.
     pub(crate) tasks: usize,
     /// Joint actions of a node.
@@ -103,15 +102,22 @@ impl Work {
         (0..self.turns).map(move |turn| tasks * joint_actions.pow(turn as u32))
     }
 
-    /// The predicted time of a step on the ranks of a grid.
-    pub(crate) fn on(&self, grid: Grid, rates: &Rates, network: &Network) -> StepTime {
-        let agents = self.agents / grid.parts;
+    /// The predicted time of a step on the ranks of a grid, from the rates of each agent.
+    pub(crate) fn on(&self, grid: Grid, rates: &[Rates], network: &Network) -> StepTime {
+        let agents = rates.len() / grid.parts;
+        // Parts wait for the slowest one after sampling, and again after the update.
+        let slowest_part = |secs: &dyn Fn(&Rates) -> f64| {
+            let parts = rates.chunks(agents);
+            parts
+                .map(|part| part.iter().map(secs).sum())
+                .fold(0.0, f64::max)
+        };
         let (replicas, ranks) = (grid.replicas, grid.ranks());
         let mut time = StepTime::default();
         let mut responses = 0;
         for nodes in self.nodes() {
             let prompts = nodes.div_ceil(replicas);
-            time.sampling_secs += agents as f64 * rates.sampling(prompts);
+            time.sampling_secs += slowest_part(&|rates| rates.sampling(prompts));
             let joint_actions = (nodes * self.joint_actions).div_ceil(ranks);
             time.scoring_secs += joint_actions as f64 * self.reward_secs;
             responses += nodes * self.samples;
@@ -120,7 +126,7 @@ impl Work {
         let per_epoch = (nodes / self.minibatch).max(1);
         let rounds = nodes.div_ceil(per_epoch).div_ceil(replicas);
         let gradient_steps = self.epochs * per_epoch;
-        time.update_secs = (agents * gradient_steps) as f64 * rates.update(rounds);
+        time.update_secs = gradient_steps as f64 * slowest_part(&|rates| rates.update(rounds));
         if ranks == 1 {
             return time;
         }
@@ -130,7 +136,7 @@ impl Work {
         let gradient_bytes = gradient_bytes * (agents * gradient_steps) as u64;
         // Texts and scores: every rank gets those of all others.
         let tokens = responses * self.response_tokens;
-        let text_bytes = (self.agents * tokens * BYTES_PER_TOKEN) as u64;
+        let text_bytes = (rates.len() * tokens * BYTES_PER_TOKEN) as u64;
         let score_bytes = match replicas {
             1 => 0,
             _ => (agents * tokens * 2 * BYTES_PER_LOGPROB) as u64,
@@ -165,7 +171,6 @@ mod tests {
 
     fn work() -> Work {
         Work {
-            agents: 2,
             tasks: 4,
             joint_actions: 8,
             turns: 1,
@@ -180,7 +185,7 @@ mod tests {
     }
 
     fn time(parts: usize, replicas: usize) -> StepTime {
-        work().on(Grid { parts, replicas }, &RATES, &FREE)
+        work().on(Grid { parts, replicas }, &[RATES; 2], &FREE)
     }
 
     #[test]
@@ -209,10 +214,25 @@ mod tests {
                 parts: 2,
                 replicas: 1,
             },
-            &RATES,
+            &[RATES; 2],
             &FREE,
         );
         assert_eq!((twice.sampling_secs, twice.update_secs), (6.0, 34.0));
+        // An agent with longer prompts is waited for, unless it is on the same rank.
+        let uneven = [
+            RATES,
+            Rates {
+                first_prompt: 5.0,
+                first_group: 1.0,
+                ..RATES
+            },
+        ];
+        let on = |parts| {
+            let grid = Grid { parts, replicas: 1 };
+            let time = work().on(grid, &uneven, &FREE);
+            (time.sampling_secs, time.update_secs)
+        };
+        assert_eq!((on(1), on(2)), ((14.0, 30.0), (8.0, 17.0)));
         // Uneven shares: the slowest replica has two of four.
         assert_eq!(time(2, 3).update_secs, 9.0);
         assert_eq!((alone.bytes, alone.communication_secs), (0, 0.0));
@@ -224,7 +244,11 @@ mod tests {
             bytes_per_sec: 1e6,
             latency_secs: 0.0,
         };
-        let bytes = |parts, replicas| work().on(Grid { parts, replicas }, &RATES, &slow).bytes;
+        let bytes = |parts, replicas| {
+            work()
+                .on(Grid { parts, replicas }, &[RATES; 2], &slow)
+                .bytes
+        };
         assert!(bytes(2, 1) < 100_000, "{}", bytes(2, 1));
         // Half of the gradient once there and once back, on each of four ranks.
         assert!(
@@ -238,7 +262,7 @@ mod tests {
                     parts: 2,
                     replicas: 2,
                 },
-                &RATES,
+                &[RATES; 2],
                 &slow,
             )
             .communication_secs;
@@ -257,7 +281,7 @@ mod tests {
                 parts: 1,
                 replicas: 1,
             },
-            &RATES,
+            &[RATES; 2],
             &FREE,
         );
         assert_eq!(time.sampling_secs, 2.0 * (6.0 + 14.0));

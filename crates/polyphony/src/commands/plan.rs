@@ -1,6 +1,10 @@
 //! `polyphony plan`: predicts memory and time of a run on several ranks, before machines are reserved for it.
 
-use std::{io::Write, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use polyphony_episode::{FnEnvironment, Observation, Reward, Role, Task};
@@ -42,9 +46,10 @@ pub(crate) struct Arguments {
     /// The time from sending a short message to its arrival, in microseconds.
     #[arg(long, value_name = "US", default_value_t = 50.0)]
     latency: f64,
-    /// The number of tokens in a prompt, with those of the chat template.
-    #[arg(long, value_name = "N", default_value_t = 150)]
-    prompt_tokens: usize,
+    /// The number of tokens in a prompt, with those of the chat template: one number for all agents, or one for each,
+    /// separated by commas.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "150")]
+    prompt_tokens: Vec<usize>,
     /// The number of tokens in a response, instead of the recipe's `max_new_tokens`.
     #[arg(long, value_name = "N")]
     response_tokens: Option<usize>,
@@ -85,7 +90,7 @@ pub(crate) fn run(
         "--reward-secs must be at least 0"
     );
     ensure!(
-        arguments.prompt_tokens > 0,
+        !arguments.prompt_tokens.contains(&0),
         "--prompt-tokens must be at least 1"
     );
     let recipe = Recipe::load(registry, arguments.recipe.as_deref(), &arguments.overrides)?;
@@ -107,12 +112,25 @@ pub(crate) fn run(
         latency_secs: arguments.latency * 1e-6,
     };
     let work = work(&plan, &recipe, response_tokens, arguments.reward_secs)?;
-    let workload = Workload {
-        prompt_tokens: arguments.prompt_tokens,
+    let (given, agents) = (&arguments.prompt_tokens, plan.agents.len());
+    let prompt_tokens = match given.as_slice() {
+        [tokens] => vec![*tokens; agents],
+        given => given.to_vec(),
+    };
+    ensure!(
+        prompt_tokens.len() == agents,
+        "--prompt-tokens has {} numbers, but the team has {agents} agent(s): give one number, or one for each",
+        given.len()
+    );
+    let models = plan.agents.iter().map(|agent| agent.model.as_str());
+    let workloads = models.zip(&prompt_tokens).map(|(model, tokens)| Workload {
+        model,
+        prompt_tokens: *tokens,
         response_tokens,
         samples: work.samples,
-    };
-    let rates = measure(&plan, &recipe, workload, &mut display)?;
+    });
+    let rates = measure(&recipe, &workloads.collect::<Vec<_>>(), &mut display)?;
+    let longest = prompt_tokens.into_iter().max().unwrap_or_default();
     let alone = work.on(Grid::new(1, plan.agents.len(), None)?, &rates, &network);
     let mut predictions = Vec::new();
     for grid in grids {
@@ -121,7 +139,7 @@ pub(crate) fn run(
             ranks: grid.ranks(),
             parts: grid.parts,
             replicas: grid.replicas,
-            bytes_per_rank: plan.bytes_per_rank(registry, grid, arguments.prompt_tokens)?,
+            bytes_per_rank: plan.bytes_per_rank(registry, grid, longest)?,
             step_secs: time.total(),
             efficiency: alone.total() / time.total() / grid.ranks() as f64,
             time,
@@ -144,7 +162,6 @@ fn work(
     let joint_actions = plan.sampling.joint_actions(plan.spec.roles.len());
     let trained_weights = plan.agents.iter().map(|agent| agent.trained_weights);
     Ok(Work {
-        agents: plan.agents.len(),
         tasks: recipe.tasks_per_step,
         joint_actions: joint_actions.context("the recipe has too many joint actions")?,
         turns: plan.spec.horizon,
@@ -158,9 +175,10 @@ fn work(
     })
 }
 
-/// What is measured.
-#[derive(Clone, Copy)]
-struct Workload {
+/// What is measured: the work of one agent.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Workload<'a> {
+    model: &'a str,
     prompt_tokens: usize,
     response_tokens: usize,
     samples: usize,
@@ -172,46 +190,34 @@ const GROUPS: usize = 3;
 /// Steps of a measurement. The first ones use new memory, so the median is taken.
 const STEPS: usize = 4;
 
-/// The rates of the team's slowest agent on this machine, with the threads of this process.
-fn measure(
-    plan: &RankPlan,
-    recipe: &Recipe,
-    workload: Workload,
-    display: &mut Display,
-) -> Result<Rates> {
-    let mut models: Vec<&str> = plan
-        .agents
-        .iter()
-        .map(|agent| agent.model.as_str())
-        .collect();
-    models.sort_unstable();
-    models.dedup();
+/// The rates of each agent on this machine, with the threads of this process. Agents with the same work are measured
+/// once.
+fn measure(recipe: &Recipe, agents: &[Workload<'_>], display: &mut Display) -> Result<Vec<Rates>> {
+    let different: BTreeSet<Workload<'_>> = agents.iter().copied().collect();
     display.on_event(Event::PhaseStarted {
         title: "measuring",
-        length: models.len() * 2 * STEPS,
+        length: different.len() * 2 * STEPS,
         done: 0,
     });
-    let mut all = Vec::new();
-    for (index, model) in models.into_iter().enumerate() {
-        let rates = rates_of(model, recipe, workload, &mut |done| {
+    let mut measured = BTreeMap::new();
+    for (index, workload) in different.into_iter().enumerate() {
+        let rates = rates_of(recipe, workload, &mut |done| {
             let done = index * 2 * STEPS + done;
             display.on_event(Event::PhaseAdvanced { done });
         });
-        all.push(rates.with_context(|| format!("measuring the model {model}"))?);
+        let context = || format!("measuring the model {}", workload.model);
+        measured.insert(workload, rates.with_context(context)?);
     }
     display.on_event(Event::PhaseEnded);
-    let secs = |rates: &Rates| rates.sampling(GROUPS) + rates.update(GROUPS);
-    let slowest = all.into_iter().max_by(|a, b| secs(a).total_cmp(&secs(b)));
-    slowest.context("a team has models")
+    Ok(agents.iter().map(|workload| measured[workload]).collect())
 }
 
 fn rates_of(
-    model: &str,
     recipe: &Recipe,
-    workload: Workload,
+    workload: Workload<'_>,
     on_step: &mut dyn FnMut(usize),
 ) -> Result<Rates> {
-    let path = resolve_model(model, &mut ())?;
+    let path = resolve_model(workload.model, &mut ())?;
     let files = ModelFiles::open(&path)?;
     let device = recipe.devices.of_team(1).remove(0);
     let mut model = LanguageModel::load(&files, &device.open()?)?;
@@ -248,7 +254,7 @@ fn rates_of(
 fn median_secs(
     agent: Agent,
     recipe: &Recipe,
-    workload: Workload,
+    workload: Workload<'_>,
     groups: usize,
     on_step: &mut dyn FnMut(),
 ) -> Result<(f64, f64)> {
@@ -324,7 +330,7 @@ fn prompt(agent: &Agent, tokens: usize) -> Result<String> {
     }
 }
 
-fn text(predictions: &[Prediction], rates: &Rates) -> String {
+fn text(predictions: &[Prediction], rates: &[Rates]) -> String {
     let header = [
         "ranks",
         "parts × replicas",
@@ -360,20 +366,26 @@ fn text(predictions: &[Prediction], rates: &Rates) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = predictions.iter().map(row).collect();
+    let measured = rates.iter().enumerate().map(|(agent, rates)| {
+        format!(
+            "agent {agent}: {:.2} s to sample for a prompt, {:.2} s for one more; {:.2} s for a gradient step from a \
+             group, {:.2} s for one more\n",
+            rates.first_prompt, rates.another_prompt, rates.first_group, rates.another_group,
+        )
+    });
     format!(
-        "\nmeasured with {} thread(s) per rank: {:.2} s to sample for a prompt, {:.2} s for one more; {:.2} s for a \
-         gradient step from a group, {:.2} s for one more\n\n{}\n",
+        "\nmeasured with {} thread(s) per rank:\n{}\n{}\n",
         rayon::current_num_threads(),
-        rates.first_prompt,
-        rates.another_prompt,
-        rates.first_group,
-        rates.another_group,
+        measured.collect::<String>(),
         table(&header.map(str::to_owned), &rows)
     )
 }
 
 /// How the time of a step grows if agents are added, and tasks together with replicas.
-fn growth(work: &Work, rates: &Rates, network: &Network) -> Result<String> {
+fn growth(work: &Work, rates: &[Rates], network: &Network) -> Result<String> {
+    let secs = |rates: &&Rates| rates.sampling(GROUPS) + rates.update(GROUPS);
+    let slowest = rates.iter().max_by(|a, b| secs(a).total_cmp(&secs(b)));
+    let slowest = slowest.context("a team has agents")?;
     let header = ["agents", "replicas", "ranks", "step s", "communication s"].map(str::to_owned);
     let mut rows = Vec::new();
     for (agents, replicas) in [
@@ -387,14 +399,14 @@ fn growth(work: &Work, rates: &Rates, network: &Network) -> Result<String> {
         (64, 64),
     ] {
         let grown = Work {
-            agents,
             tasks: work.tasks * replicas,
             minibatch: work.minibatch * replicas,
             // All combinations of many agents would be too many.
             joint_actions: work.samples,
             ..*work
         };
-        let time = grown.on(Grid::new(agents * replicas, agents, None)?, rates, network);
+        let grid = Grid::new(agents * replicas, agents, None)?;
+        let time = grown.on(grid, &vec![*slowest; agents], network);
         rows.push(vec![
             agents.to_string(),
             replicas.to_string(),
@@ -468,6 +480,13 @@ mod tests {
         let message = format!("{:#}", lines(&["--ranks", "2,3"]).unwrap_err());
         assert!(
             message.starts_with("--ranks 3: 3 ranks cannot hold 2 agents"),
+            "{message}"
+        );
+        let message = lines(&["--prompt-tokens", "20,30,40"]).unwrap_err();
+        assert!(
+            message
+                .to_string()
+                .contains("has 4 numbers, but the team has 2 agent(s)"),
             "{message}"
         );
         let message = lines(&["--bandwidth", "0"]).unwrap_err().to_string();
