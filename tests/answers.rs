@@ -1,4 +1,4 @@
-//! The output of `score`, `logprobs`, `generate` and `models` in the form that scripts rely on.
+//! The output of `score`, `logprobs`, `generate`, `device` and `models` in the form that scripts rely on.
 
 use polyphony_model::sequence_logprobs;
 use polyphony_test_support::{chat_model, fixture, load};
@@ -185,6 +185,30 @@ fn generate_answers_a_prompt_through_the_chat_template() {
     assert_eq!(answer(&long), stopped, "the seed is fixed");
     let other_seed = answer(&["--max-new-tokens", "4", "--ignore-eos", "--seed", "1"]);
     assert_ne!(other_seed["ids"], json!(ids[..4]));
+}
+
+#[test]
+fn device_list_prints_every_kind_of_device() {
+    let dir = TestDir::new();
+    let lines = json_lines(&dir.succeed(&["device", "list"]));
+    let cpu = &lines[0];
+    assert_eq!(cpu["device"], "cpu");
+    assert!(
+        cpu["memory_bytes"].is_u64() && cpu["precisions"][0] == "F32",
+        "{cpu}"
+    );
+    for kind in ["cuda", "vulkan", "wgpu"] {
+        let of_kind = |line: &&Value| {
+            line["device"]
+                .as_str()
+                .is_some_and(|name| name.starts_with(kind))
+        };
+        let line = lines.iter().find(of_kind).unwrap();
+        assert!(
+            line["missing"].is_string() || line["precisions"].is_array(),
+            "{line}"
+        );
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ const CHECKS: &[Check] = &[
 /// The checks of devices other than the CPU. They take long to build.
 const DEVICE_CHECKS: &[Check] = &[
     Check {
-        name: "devices that must compile: cuda and vulkan",
+        name: "devices that must compile: cuda, vulkan and wgpu",
         run: |_| check_devices(),
     },
     Check {
@@ -228,12 +228,12 @@ fn tool(metadata: &Metadata, tool: Tool) -> Result<Outcome> {
     }
 }
 
-/// Compiles for the devices that need hardware to run.
+/// Compiles for all devices, those that need hardware among them.
 fn check_devices() -> Result<Outcome> {
     let mut check = process::cargo();
     check
         .args(["check", "--workspace", "--quiet", "--features"])
-        .arg("polyphony/cuda,polyphony/vulkan");
+        .arg("polyphony/cuda,polyphony/vulkan,polyphony/wgpu");
     process::run(&mut check)?;
     Ok(Outcome::Passed)
 }

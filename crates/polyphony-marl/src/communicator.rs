@@ -29,8 +29,8 @@ pub trait Communicator: Debug + Send + Sync {
 
     /// Replaces each number by the sum of the numbers at the same index on all ranks. All ranks pass equally many
     /// numbers. The numbers of the ranks are added in the order of the ranks, so all ranks get the same bits, and
-    /// so does every repetition. In [`SumFormat::Bf16`], the numbers of each rank are rounded to it before they are
-    /// added, and then their sum.
+    /// so does every repetition. In [`SumFormat::Bf16`], the numbers of each rank are rounded before they are added,
+    /// and the sum is rounded again.
     ///
     /// # Errors
     /// If another rank cannot be reached.
@@ -54,7 +54,7 @@ pub trait Communicator: Debug + Send + Sync {
     fn warn_after(&self, _limit: Duration) {}
 }
 
-/// The format in which numbers travel that ranks sum up.
+/// How the numbers of [`Communicator::sum`] are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SumFormat {
     /// 32-bit floats.

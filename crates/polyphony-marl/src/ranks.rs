@@ -21,7 +21,7 @@ pub struct RankGroup {
     communicator: Arc<dyn Communicator>,
     /// The numbers of the ranks among all ranks, which messages to users name.
     world_ranks: Vec<usize>,
-    /// The format in which gradients travel.
+    /// How gradients are sent. Only replicas exchange them.
     gradients: SumFormat,
     traffic: Arc<Traffic>,
 }

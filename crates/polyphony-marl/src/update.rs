@@ -146,6 +146,7 @@ pub fn gradient_step(
     // Each replica scores one group of a round. Then all of them know the scores of the round, so every loss is
     // computed everywhere, but each gradient in one place only.
     for (round, members) in groups.chunks(replicas.size()).enumerate() {
+        // All of them are packed, so that one that cannot be is an error of all replicas.
         let members_packed = members.iter().map(|group| packed(group));
         let members_packed = members_packed.collect::<Result<Vec<_>, _>>()?;
         let dealt_group = members_packed.get(replicas.rank());

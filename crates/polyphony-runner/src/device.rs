@@ -165,7 +165,7 @@ impl DeviceChoice {
         device.with_context(|| {
             format!(
                 "there is no device `{self}`: this machine has {count} of its kind, numbered from 0 \
-                 (`polyphony device list` lists them)"
+                 (the command `device list` lists them)"
             )
         })
     }
@@ -179,8 +179,15 @@ impl DeviceChoice {
         let devices: Vec<Device> = match self {
             #[cfg(feature = "cuda")]
             Self::Cuda(_) => {
-                cuda::check()?;
-                Device::enumerate(DeviceType::Cuda).into_vec()
+                cuda::check_driver()?;
+                let devices = Device::enumerate(DeviceType::Cuda).into_vec();
+                ensure!(
+                    !devices.is_empty(),
+                    "the NVIDIA driver shows no GPU: check `nvidia-smi` and the variable `CUDA_VISIBLE_DEVICES`, or \
+                     use `cpu`"
+                );
+                cuda::check_compiler()?;
+                devices
             }
             #[cfg(feature = "vulkan")]
             Self::Vulkan(_) => Device::enumerate(DeviceType::Vulkan).into_vec(),
@@ -194,7 +201,7 @@ impl DeviceChoice {
                 any.map(|_| Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
                     .collect()
             }
-            _ => vec![Device::flex()],
+            _ => Vec::new(),
         };
         ensure!(
             !devices.is_empty(),

@@ -5,6 +5,9 @@ use anyhow::Result;
 
 use crate::{recipe::Recipe, registry::Registry};
 
+/// How ranks share a run. The format of their gradients is not among these: it rounds what agents learn.
+const SHARING: [&str; 2] = ["parallel.replicas", "parallel.warn_after_secs"];
+
 /// The paths of a recipe's operational settings: those of its environment and its data sets, and how ranks share
 /// the run.
 ///
@@ -19,7 +22,7 @@ pub(crate) fn operational_keys(registry: &Registry, recipe: &Recipe) -> Result<V
             sections.push((section, keys));
         }
     }
-    let mut paths = vec!["parallel".to_owned()];
+    let mut paths = SHARING.map(str::to_owned).to_vec();
     for (section, keys) in sections {
         paths.extend(keys.iter().map(|key| format!("{section}.{key}")));
     }
@@ -83,11 +86,13 @@ mod tests {
             };
             operational_keys(&registry, &recipe).unwrap()
         };
+        let expected = |own: &[&'static str]| [&SHARING[..], own].concat();
         let workers = "environment.workers";
-        assert_eq!(keys("Parallel(workers: 2)", None), ["parallel", workers]);
-        assert_eq!(keys("SingleAgent(Parallel)", None), ["parallel", workers]);
-        assert_eq!(keys("SameLength", None), ["parallel"]);
+        for environment in ["Parallel(workers: 2)", "SingleAgent(Parallel)"] {
+            assert_eq!(keys(environment, None), expected(&[workers]));
+        }
+        assert_eq!(keys("SameLength", None), expected(&[]));
         let both = keys("Parallel", Some("Bounded(most: 3)"));
-        assert_eq!(both, ["parallel", workers, "held_out.most"]);
+        assert_eq!(both, expected(&[workers, "held_out.most"]));
     }
 }

@@ -131,8 +131,8 @@ impl Work {
             return time;
         }
         // Gradients: each rank sends the others their shares, and later its own sums.
-        let sent_twice = self.trained_weights * self.gradients.bytes() as u64;
-        let gradient_bytes = 2 * (replicas - 1) as u64 * sent_twice / replicas as u64;
+        let gradient_size = self.trained_weights * self.gradients.bytes() as u64;
+        let gradient_bytes = 2 * (replicas - 1) as u64 * gradient_size / replicas as u64;
         let gradient_bytes = gradient_bytes * (agents * gradient_steps) as u64;
         // Texts and scores: every rank gets those of all others.
         let tokens = responses * self.response_tokens;
@@ -256,6 +256,16 @@ mod tests {
             "{}",
             bytes(2, 2)
         );
+        let rounded = Work {
+            gradients: SumFormat::Bf16,
+            ..work()
+        };
+        let grid = Grid {
+            parts: 2,
+            replicas: 2,
+        };
+        let rounded = rounded.on(grid, &[RATES; 2], &slow).bytes;
+        assert!((8_000_000..8_500_000).contains(&rounded), "{rounded}");
         let secs = work()
             .on(
                 Grid {

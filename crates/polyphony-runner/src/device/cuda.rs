@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 
-/// Checks that the driver, the compiler NVRTC and its headers are installed. Without them, burn would panic on a
-/// thread of its own as soon as it opens a device.
+/// Checks that the driver is installed.
 ///
 /// # Errors
-/// Names what is missing, and where to get it.
-pub(super) fn check() -> Result<()> {
+/// If it is not, with the way out.
+pub(super) fn check_driver() -> Result<()> {
     // SAFETY: the call only tries to load a library.
     let has_driver = unsafe { cudarc::driver::sys::is_culib_present() };
     ensure!(
@@ -17,12 +16,21 @@ pub(super) fn check() -> Result<()> {
         "the library of the NVIDIA driver was not found: install the driver (`nvidia-smi` shows whether it works), or \
          use `cpu`"
     );
-    // SAFETY: as above.
+    Ok(())
+}
+
+/// Checks that the compiler NVRTC and its headers are installed. Without them, the first kernel would panic on a
+/// thread of burn.
+///
+/// # Errors
+/// Names what is missing, and where to get it.
+pub(super) fn check_compiler() -> Result<()> {
+    // SAFETY: the call only tries to load a library.
     let has_compiler = unsafe { cudarc::nvrtc::sys::is_culib_present() };
     ensure!(
         has_compiler,
         "the compiler NVRTC was not found: install the CUDA toolkit, or run `pip install nvidia-cuda-nvrtc-cu12` and \
-         add the folder of its `libnvrtc.so` to `LD_LIBRARY_PATH`"
+         add the folder of its `libnvrtc.so.12` to `LD_LIBRARY_PATH`"
     );
     check_headers(toolkit())
 }

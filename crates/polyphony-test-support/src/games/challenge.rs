@@ -35,7 +35,7 @@ pub struct Attempt {
 const LEARNED: f64 = 0.95;
 const WINDOW: usize = 10;
 
-/// The seeds with which an algorithm must learn every game.
+/// The seeds with which games are learned.
 pub const SEEDS: [u64; 3] = [1, 2, 3];
 
 impl Challenge {

@@ -46,8 +46,8 @@ pub(crate) struct Arguments {
     /// The time from sending a short message to its arrival, in microseconds.
     #[arg(long, value_name = "US", default_value_t = 50.0)]
     latency: f64,
-    /// The number of tokens in a prompt, with those of the chat template: one number for all agents, or one for each,
-    /// separated by commas.
+    /// The number of tokens in a prompt, with those of the chat template: one number for all agents, or one for each
+    /// in their order, separated by commas.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "150")]
     prompt_tokens: Vec<usize>,
     /// The number of tokens in a response, instead of the recipe's `max_new_tokens`.
@@ -145,7 +145,9 @@ pub(crate) fn run(
             time,
         });
     }
-    terminal::write(&text(&predictions, &rates));
+    let names = plan.agents.iter().map(|agent| agent.name.as_str());
+    let rates_by_name: Vec<(&str, Rates)> = names.zip(rates.iter().copied()).collect();
+    terminal::write(&text(&predictions, &rates_by_name));
     terminal::write(&growth(&work, &rates, &network)?);
     predictions
         .iter()
@@ -330,7 +332,7 @@ fn prompt(agent: &Agent, tokens: usize) -> Result<String> {
     }
 }
 
-fn text(predictions: &[Prediction], rates: &[Rates]) -> String {
+fn text(predictions: &[Prediction], rates: &[(&str, Rates)]) -> String {
     let header = [
         "ranks",
         "parts × replicas",
@@ -366,9 +368,9 @@ fn text(predictions: &[Prediction], rates: &[Rates]) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = predictions.iter().map(row).collect();
-    let measured = rates.iter().enumerate().map(|(agent, rates)| {
+    let measured = rates.iter().map(|(agent, rates)| {
         format!(
-            "agent {agent}: {:.2} s to sample for a prompt, {:.2} s for one more; {:.2} s for a gradient step from a \
+            "{agent}: {:.2} s to sample for a prompt, {:.2} s for one more; {:.2} s for a gradient step from a \
              group, {:.2} s for one more\n",
             rates.first_prompt, rates.another_prompt, rates.first_group, rates.another_group,
         )
@@ -436,6 +438,10 @@ mod tests {
     }
 
     fn lines(more: &[&str]) -> Result<Vec<Value>> {
+        lines_for("20", more)
+    }
+
+    fn lines_for(prompt_tokens: &str, more: &[&str]) -> Result<Vec<Value>> {
         let folder = polyphony_test_support::plain_model(2048);
         let team = format!("team=Copies({:?})", folder.path().display().to_string());
         let words = [
@@ -443,7 +449,7 @@ mod tests {
             "--set",
             &team,
             "--prompt-tokens",
-            "20",
+            prompt_tokens,
             "--response-tokens",
             "4",
         ];
@@ -476,17 +482,25 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_with_longer_prompts_is_waited_for() {
+        let planned = lines_for("20,800", &["--ranks", "1,2"]).unwrap();
+        let secs = |line: usize| planned[line]["update_secs"].as_f64().unwrap();
+        // With equal prompts it would be half of the time.
+        assert!(secs(1) > 0.6 * secs(0), "{planned:?}");
+    }
+
+    #[test]
     fn ranks_that_cannot_hold_the_team_are_refused_before_anything_is_measured() {
         let message = format!("{:#}", lines(&["--ranks", "2,3"]).unwrap_err());
         assert!(
             message.starts_with("--ranks 3: 3 ranks cannot hold 2 agents"),
             "{message}"
         );
-        let message = lines(&["--prompt-tokens", "20,30,40"]).unwrap_err();
+        let message = lines_for("20,30,40", &[]).unwrap_err();
         assert!(
             message
                 .to_string()
-                .contains("has 4 numbers, but the team has 2 agent(s)"),
+                .contains("has 3 numbers, but the team has 2 agent(s)"),
             "{message}"
         );
         let message = lines(&["--bandwidth", "0"]).unwrap_err().to_string();
