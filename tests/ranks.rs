@@ -421,7 +421,16 @@ fn what_ranks_cannot_do_together_is_explained_once() {
     *weights.last_mut().unwrap() ^= 1;
     dir.write("third/model/model.safetensors", weights);
     let replicas = [&train[..], &["--set", "parallel.replicas=2"]].concat();
-    let rows: [(&mut Command, &str); 8] = [
+    // The launcher of another library: it tells the size and the rank, but this library connects nobody.
+    let mut foreign = dir.command(&train);
+    foreign.envs([("PMI_SIZE", "2"), ("PMI_RANK", "0")]);
+    // The library looks for its own programs.
+    foreign.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let rows: [(&mut Command, &str); 9] = [
+        (
+            &mut foreign,
+            "2 processes were started together, but the MPI library",
+        ),
         (
             &mut in_folders(&dir, &[(1, "", &train), (1, "other", &train)]),
             "the ranks have different tasks: those of rank 0 and rank 1 differ",
