@@ -19,7 +19,8 @@ pub(crate) fn incomplete(metadata: &Metadata) -> Vec<String> {
         .collect()
 }
 
-/// Packs all published packages. They are not built, because the other checks build the tree.
+/// Packs all published packages. They are not built, because the other checks build the tree. Lock files are left out:
+/// they would need the registry, since the patch of `cubecl-llvm` does not apply to packages.
 pub(crate) fn pack(metadata: &Metadata) -> Command {
     let mut pack = process::cargo();
     pack.args([
@@ -28,6 +29,7 @@ pub(crate) fn pack(metadata: &Metadata) -> Command {
         "--allow-dirty",
         "--no-verify",
         "--offline",
+        "--exclude-lockfile",
     ]);
     for package in metadata.workspace_packages() {
         if is_published(package) {
