@@ -25,20 +25,11 @@ fn launcher() -> PathBuf {
 
 /// `polyphony` on this many ranks, which may be more than there are processors.
 fn on_ranks(dir: &TestDir, ranks: usize, arguments: &[&str]) -> Command {
-    several(dir, &[(ranks, arguments)])
-}
-
-/// `polyphony` with different arguments on different ranks.
-fn several(dir: &TestDir, groups: &[(usize, &[&str])]) -> Command {
-    let groups: Vec<_> = groups
-        .iter()
-        .map(|(ranks, arguments)| (*ranks, "", *arguments))
-        .collect();
-    in_folders(dir, &groups)
+    several(dir, &[(ranks, "", arguments)])
 }
 
 /// `polyphony` with different arguments and in different folders of the directory on different ranks.
-fn in_folders(dir: &TestDir, groups: &[(usize, &str, &[&str])]) -> Command {
+fn several(dir: &TestDir, groups: &[(usize, &str, &[&str])]) -> Command {
     let mut command = Command::new(launcher());
     for (index, (ranks, folder, arguments)) in groups.iter().enumerate() {
         let program = dir.command(arguments);
@@ -203,18 +194,14 @@ fn a_run_with_replicas_is_repeated_to_the_last_bit_and_resumes_with_another_numb
         "rounded",
     ];
     succeed(&dir, 2, &[&rounded[..], &replicas].concat());
-    let sent = |run: &str| {
-        let lines = dir.read_lines(&format!("{run}/metrics.jsonl"));
-        lines[0]["timing"]["sent_bytes.gradients"].as_f64().unwrap()
-    };
-    let ratio = sent("rounded") / sent("one");
+    let [rounded, exact] =
+        ["rounded", "one"].map(|run| dir.read_lines(&format!("{run}/metrics.jsonl")).remove(0));
+    let sent = |line: &Value| line["timing"]["sent_bytes.gradients"].as_f64().unwrap();
+    let ratio = sent(&rounded) / sent(&exact);
     assert!((0.5..0.51).contains(&ratio), "{ratio}");
     for role in ["summarizer", "elaborator"] {
-        let norm = |run: &str| {
-            let lines = dir.read_lines(&format!("{run}/metrics.jsonl"));
-            lines[0][format!("{role}/grad_norm")].as_f64().unwrap()
-        };
-        let (rounded, exact) = (norm("rounded"), norm("one"));
+        let norm = |line: &Value| line[format!("{role}/grad_norm")].as_f64().unwrap();
+        let (rounded, exact) = (norm(&rounded), norm(&exact));
         assert!(
             rounded != exact && (rounded - exact).abs() < 4e-3 * exact,
             "{role}: {rounded} and {exact}"
@@ -402,20 +389,21 @@ fn send(pid: u32, signal: i32) {
 fn what_ranks_cannot_do_together_is_explained_once() {
     let dir = training_run::test_dir();
     let train = ["train", "recipe.ron", "--run-dir", "run"];
-    // Another machine, on which files of the same names are different.
-    dir.write("other/recipe.ron", dir.read("recipe.ron"));
-    dir.write(
-        "other/posts.jsonl",
-        dir.read("posts.jsonl").replace("cat", "dog"),
-    );
-    let copy = |from: &str, to: &str| dir.write(to, fs::read(dir.path(from)).unwrap());
-    for file in fs::read_dir(dir.path("model")).unwrap() {
-        let name = file.unwrap().file_name().into_string().unwrap();
-        copy(&format!("model/{name}"), &format!("other/model/{name}"));
-        copy(&format!("model/{name}"), &format!("third/model/{name}"));
-    }
-    copy("recipe.ron", "third/recipe.ron");
-    copy("posts.jsonl", "third/posts.jsonl");
+    // Other machines, each with a different file of the same name.
+    let copy_to = |folder: &str| {
+        let models = fs::read_dir(dir.path("model")).unwrap();
+        let names = models.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let files = names.map(|name| format!("model/{name}"));
+        for file in files.chain(["recipe.ron", "posts.jsonl"].map(str::to_owned)) {
+            dir.write(
+                &format!("{folder}/{file}"),
+                fs::read(dir.path(&file)).unwrap(),
+            );
+        }
+    };
+    ["other", "third"].into_iter().for_each(copy_to);
+    let posts = dir.read("posts.jsonl").replace("cat", "dog");
+    dir.write("other/posts.jsonl", posts);
     // The last byte of the last weight.
     let mut weights = fs::read(dir.path("model/model.safetensors")).unwrap();
     *weights.last_mut().unwrap() ^= 1;
@@ -432,19 +420,19 @@ fn what_ranks_cannot_do_together_is_explained_once() {
             "2 processes were started together, but the MPI library",
         ),
         (
-            &mut in_folders(&dir, &[(1, "", &train), (1, "other", &train)]),
+            &mut several(&dir, &[(1, "", &train), (1, "other", &train)]),
             "the ranks have different tasks: those of rank 0 and rank 1 differ",
         ),
         (
-            &mut in_folders(&dir, &[(1, "", &replicas), (1, "third", &replicas)]),
+            &mut several(&dir, &[(1, "", &replicas), (1, "third", &replicas)]),
             "the replicas of agent `summarizer` have different weights",
         ),
         (
             &mut several(
                 &dir,
                 &[
-                    (1, &train),
-                    (1, &["eval", "recipe.ron", "--run-dir", "run"]),
+                    (1, "", &train),
+                    (1, "", &["eval", "recipe.ron", "--run-dir", "run"]),
                 ],
             ),
             "the ranks have different commands",
@@ -465,8 +453,8 @@ fn what_ranks_cannot_do_together_is_explained_once() {
             &mut several(
                 &dir,
                 &[
-                    (1, &train),
-                    (1, &[&train[..], &["--set", "seed=9"]].concat()),
+                    (1, "", &train),
+                    (1, "", &[&train[..], &["--set", "seed=9"]].concat()),
                 ],
             ),
             "the ranks have different recipes: those of rank 0 and rank 1 differ",

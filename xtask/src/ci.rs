@@ -90,7 +90,15 @@ const CHECKS: &[Check] = &[
 const DEVICE_CHECKS: &[Check] = &[
     Check {
         name: "devices that must compile: cuda, vulkan and wgpu",
-        run: |_| check_devices(),
+        run: |_| {
+            cargo(&[
+                "check",
+                "--workspace",
+                "--quiet",
+                "--features",
+                "polyphony/cuda,polyphony/vulkan,polyphony/wgpu",
+            ])
+        },
     },
     Check {
         name: "tests on the device wgpu",
@@ -226,16 +234,6 @@ fn tool(metadata: &Metadata, tool: Tool) -> Result<Outcome> {
         }
         Err(error) => Ok(Outcome::NotRun(format!("{error:#}"))),
     }
-}
-
-/// Compiles for all devices, those that need hardware among them.
-fn check_devices() -> Result<Outcome> {
-    let mut check = process::cargo();
-    check
-        .args(["check", "--workspace", "--quiet", "--features"])
-        .arg("polyphony/cuda,polyphony/vulkan,polyphony/wgpu");
-    process::run(&mut check)?;
-    Ok(Outcome::Passed)
 }
 
 /// Runs the tests of all devices on a Vulkan driver; Mesa's software driver is enough.

@@ -153,9 +153,9 @@ impl MpiCommunicator {
         Ok((counts, offsets))
     }
 
-    /// Adds up a block of numbers, which travel as numbers of type `T`. Each rank adds one share of the block, then all
+    /// Adds up a block of numbers, which are sent as numbers of type `T`. Each rank adds one share of the block, then all
     /// shares are collected.
-    fn sum_block<T: Travelling>(&self, numbers: &mut [f32]) -> Result<(), CommunicationError> {
+    fn sum_block<T: WireNumber>(&self, numbers: &mut [f32]) -> Result<(), CommunicationError> {
         let (rank, size) = (self.rank(), self.size());
         let share = |of: usize| -> Range<usize> {
             numbers.len() * of / size..numbers.len() * (of + 1) / size
@@ -185,8 +185,8 @@ impl MpiCommunicator {
     }
 }
 
-/// A number as it travels between ranks.
-trait Travelling: Equivalence + Copy + Default {
+/// A number in the form in which it is sent.
+trait WireNumber: Equivalence + Copy + Default {
     fn pack(numbers: &[f32]) -> Cow<'_, [Self]>;
 
     fn widen(self) -> f32;
@@ -195,7 +195,7 @@ trait Travelling: Equivalence + Copy + Default {
     fn fill(numbers: &mut [f32], receive: impl FnOnce(&mut [Self]));
 }
 
-impl Travelling for f32 {
+impl WireNumber for f32 {
     fn pack(numbers: &[f32]) -> Cow<'_, [Self]> {
         Cow::Borrowed(numbers)
     }
@@ -210,7 +210,7 @@ impl Travelling for f32 {
 }
 
 /// The bits of a number in bfloat16, a type that MPI lacks.
-impl Travelling for u16 {
+impl WireNumber for u16 {
     fn pack(numbers: &[f32]) -> Cow<'_, [Self]> {
         let rounded = |number: &f32| bf16::from_f32(*number).to_bits();
         Cow::Owned(numbers.iter().map(rounded).collect())

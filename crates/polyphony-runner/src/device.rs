@@ -164,8 +164,8 @@ impl DeviceChoice {
         let device = devices.into_iter().nth(index).map(|(_, device)| device);
         device.with_context(|| {
             format!(
-                "there is no device `{self}`: this machine has {count} of its kind, numbered from 0 \
-                 (the command `device list` lists them)"
+                "there is no device `{self}`: this machine has {count} of this kind, and their numbers begin at 0 \
+                 (the command `device list` shows them)"
             )
         })
     }

@@ -56,3 +56,10 @@ fn load_tasks(registry: &Registry, path: &Path) -> Result<Vec<Task>> {
 fn print_summary(trained: &Trained) {
     terminal::write(&summary::of(trained));
 }
+
+/// The arguments of a command, from the words after its name.
+#[cfg(test)]
+fn parse<A: clap::Args>(words: &[&str]) -> A {
+    let command = A::augment_args(clap::Command::new("polyphony").no_binary_name(true));
+    A::from_arg_matches(&command.get_matches_from(words)).expect("the command has these arguments")
+}

@@ -157,7 +157,7 @@ impl Launch {
             let patience = match (is_of_other_rank, self.world.rank()) {
                 (true, _) => Duration::from_secs(8),
                 (false, 0) => Duration::ZERO,
-                (false, rank) => Duration::from_millis(1000 + 20 * rank.min(150) as u64),
+                (false, rank) => Duration::from_millis(4000 + 20 * rank.min(150) as u64),
             };
             thread::sleep(patience);
         }

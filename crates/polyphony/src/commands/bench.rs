@@ -86,23 +86,16 @@ pub(crate) fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use serde_json::Value;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
+    use crate::commands::parse;
 
     #[test]
     fn one_line_has_the_fields_of_the_reference_measurement() {
         let folder = polyphony_test_support::plain_model(2048);
         let model = folder.path().to_str().unwrap();
         let words = [
-            "bench",
             "--model",
             model,
             "--samples",
@@ -113,7 +106,7 @@ mod tests {
             "2",
         ];
         let mut output = Vec::new();
-        run(&Line::parse_from(words).arguments, &mut output).unwrap();
+        run(&parse(&words), &mut output).unwrap();
         let printed: Value = serde_json::from_slice(&output).unwrap();
         let keys: Vec<&String> = printed.as_object().unwrap().keys().collect();
         let expected = [

@@ -172,22 +172,16 @@ fn answer(
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::commands::parse;
 
     /// A model without a tokenizer.
     const MODEL: &str = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../polyphony-model/fixtures/tiny-llama"
     );
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
 
     /// The command's output for these flags and prompts as token ids.
     fn generate(prompts: &str, flags: &[&str]) -> Result<Vec<Value>, String> {
@@ -198,13 +192,9 @@ mod tests {
             "" => Vec::new(),
             _ => vec!["--input", input.to_str().unwrap()],
         };
-        let words = ["generate", "--model", MODEL]
-            .iter()
-            .chain(&source)
-            .chain(flags);
+        let words = [&["--model", MODEL], source.as_slice(), flags].concat();
         let mut output = Vec::new();
-        run(&Line::parse_from(words).arguments, &mut output)
-            .map_err(|error| format!("{error:#}"))?;
+        run(&parse(&words), &mut output).map_err(|error| format!("{error:#}"))?;
         let lines = std::str::from_utf8(&output).unwrap().lines();
         Ok(lines
             .map(|line| serde_json::from_str(line).unwrap())

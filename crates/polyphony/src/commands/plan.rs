@@ -425,17 +425,11 @@ fn growth(work: &Work, rates: &[Rates], network: &Network) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use serde_json::Value;
 
     use super::*;
+    use crate::commands::parse;
     use crate::standard::registry;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
 
     fn lines(more: &[&str]) -> Result<Vec<Value>> {
         lines_for("20", more)
@@ -445,7 +439,6 @@ mod tests {
         let folder = polyphony_test_support::plain_model(2048);
         let team = format!("team=Copies({:?})", folder.path().display().to_string());
         let words = [
-            "plan",
             "--set",
             &team,
             "--prompt-tokens",
@@ -455,7 +448,7 @@ mod tests {
         ];
         let words = [&words[..], more].concat();
         let mut output = Vec::new();
-        run(&registry(), &Line::parse_from(words).arguments, &mut output)?;
+        run(&registry(), &parse(&words), &mut output)?;
         let text = String::from_utf8(output)?;
         let lines = text.lines().map(serde_json::from_str);
         Ok(lines.collect::<Result<_, _>>()?)

@@ -170,21 +170,14 @@ fn read(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use serde_json::Value;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
+    use crate::commands::parse;
 
     fn print(words: &[&str]) -> Result<Value, String> {
-        let line = Line::parse_from([&["sandbox"], words].concat());
         let mut output = Vec::new();
-        run(&line.arguments, &mut output).map_err(|error| format!("{error:#}"))?;
+        run(&parse(words), &mut output).map_err(|error| format!("{error:#}"))?;
         assert_eq!(output.iter().filter(|&&byte| byte == b'\n').count(), 1);
         Ok(serde_json::from_slice(&output).unwrap())
     }
