@@ -259,15 +259,21 @@ fn wgpu_tests() -> Result<Outcome> {
         "test",
         "--package",
         "polyphony-device-tests",
+        "--package",
+        "polyphony-model",
         "--features",
-        "wgpu",
+        "polyphony-device-tests/wgpu,polyphony-model/wgpu",
         "--profile",
         "devices",
+        "--lib",
         "--test",
         "every_device",
         "--",
+        // The tests of `every_device`, and those of the kernels for GPUs.
         "conformance",
         "every_device",
+        "device::tests",
+        "cube::tests",
     ])
 }
 

@@ -269,6 +269,13 @@ pub enum ModelError {
     )]
     LogitsNotFinite,
 
+    /// A device stopped while it computed.
+    #[error(
+        "the device failed: {0} (if it ran out of memory, sample fewer responses at once, shorten them, or use a \
+         smaller model)"
+    )]
+    Device(String),
+
     /// A device cannot compute with bfloat16.
     #[error("{device} does not compute with bfloat16: use the precision F32")]
     NoBf16 {

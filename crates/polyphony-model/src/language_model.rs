@@ -10,6 +10,8 @@ use burn::{
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
+#[cfg(feature = "cube")]
+use crate::network::DecodeWeights;
 use crate::{
     Adapter, LoraConfig, ModelAssets, ModelConfig, ModelError, ModelFiles, Precision, TensorSpec,
     WeightGradients,
@@ -414,6 +416,12 @@ impl LanguageModel {
     /// The output head, `[V, D]`.
     pub(crate) fn head(&self) -> Weight {
         self.network.head()
+    }
+
+    /// The weights as the decoding kernels of a GPU read them; `None` on the CPU.
+    #[cfg(feature = "cube")]
+    pub(crate) fn decode_weights(&self) -> Option<DecodeWeights> {
+        DecodeWeights::of(&self.network, self.precision)
     }
 
     /// Checks that all token ids are in the vocabulary.

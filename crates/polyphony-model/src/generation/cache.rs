@@ -25,7 +25,7 @@ use crate::{
 /// heads, `P` packed tokens, `S` head size.
 #[derive(Debug, Default)]
 pub(crate) struct PromptCache {
-    layers: Vec<(Tensor<3>, Tensor<3>)>,
+    pub(super) layers: Vec<(Tensor<3>, Tensor<3>)>,
 }
 
 /// A prompt in a cache.

@@ -6,6 +6,8 @@
 //! finished row leaves the batch.
 
 mod cache;
+#[cfg(feature = "cube")]
+mod device;
 mod draw;
 mod prefix_tree;
 mod sampling;
@@ -90,7 +92,7 @@ impl Generation {
 /// # Errors
 /// If a setting is out of range, a prompt is empty or contains a token outside the vocabulary, a
 /// prompt and the longest response together are longer than the model's context, or the model's
-/// logits are not finite.
+/// logits are not finite. On a GPU also if the device fails.
 pub fn generate(
     model: &LanguageModel,
     groups: &[PromptGroup<'_>],
@@ -114,7 +116,7 @@ pub fn generate(
         }));
     }
     on_pass(rows.len());
-    decode(model, prompts, &mut rows, config, on_pass);
+    decode(model, prompts, &mut rows, config, on_pass)?;
     let mut logprobs = rows.iter().flat_map(|row| &row.logprobs);
     if logprobs.any(|logprob| !logprob.is_finite()) {
         return Err(ModelError::LogitsNotFinite);
@@ -300,12 +302,16 @@ fn decode(
     rows: &mut [Row],
     config: &GenerationConfig,
     on_pass: &mut dyn FnMut(usize),
-) {
+) -> Result<(), ModelError> {
     let vocab_size = model.config().vocab_size;
     let on_cpu = model.device() == Device::flex();
     let mut active: Vec<&mut Row> = rows.iter_mut().filter(|row| row.finish.is_none()).collect();
     if active.is_empty() {
-        return;
+        return Ok(());
+    }
+    #[cfg(feature = "cube")]
+    if let Some(decoder) = device::DeviceDecoder::new(model, &prompts, &active, config) {
+        return decoder.run(active, config, on_pass);
     }
     let prompt_of = active.iter().map(|row| row.group).collect();
     // The network is never run on the last token of a response, so its keys and values need no slot.
@@ -340,6 +346,7 @@ fn decode(
         active.retain(|row| row.finish.is_none());
         attention.retain(&unfinished);
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -34,6 +34,10 @@ pub(crate) enum Activation {
 /// - gate, up and output `[T, I]`
 pub(crate) fn gated(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> {
     let shape = gate.dims();
+    #[cfg(feature = "cube")]
+    if let Some(output) = super::cube::gated(&gate, &up, activation) {
+        return output;
+    }
     match (operand(&gate), operand(&up), activation) {
         (Some(a), Some(b), Activation::Silu) => apply(Gated::<Silu>::NEW, [a, b], shape),
         (Some(a), Some(b), Activation::GeluTanh) => apply(Gated::<GeluTanh>::NEW, [a, b], shape),
@@ -81,8 +85,8 @@ impl Function for Silu {
 }
 
 /// `2 √(2/π)`: GELU is `a σ(z)` with `z = 2 √(2/π) (a + 0.044715 a³)`, since `(1 + tanh x) / 2 = σ(2 x)`.
-const GELU_SCALE: f32 = 1.595_769;
-const GELU_CUBIC: f32 = 0.044_715;
+pub(super) const GELU_SCALE: f32 = 1.595_769;
+pub(super) const GELU_CUBIC: f32 = 0.044_715;
 
 impl Function for GeluTanh {
     #[inline(always)]

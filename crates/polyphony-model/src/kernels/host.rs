@@ -4,28 +4,23 @@
 //! would spend its time in such passes, a [`HostOp`] does several of them at once on all cores. On
 //! other devices the callers use burn's operations.
 
-use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
+use std::{borrow::Cow, fmt::Debug};
 
 use burn::{
-    backend::{
-        Autodiff, AutodiffBackend, Flex,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        tensor::FloatTensor,
-    },
+    backend::{Flex, tensor::FloatTensor},
     tensor::{DType, Shape, Tensor, TensorData},
 };
 use half::bf16;
 
-use super::{for_each_chunk, vectorized};
+use super::{
+    differentiable::{Input, Op},
+    for_each_chunk, vectorized,
+};
+
+pub(crate) use super::differentiable::{Operand, SavedTensors, apply};
 
 /// A float tensor in host memory.
 pub(crate) type HostTensor = FloatTensor<Flex>;
-
-type Tracked = FloatTensor<Autodiff<Flex>>;
 
 /// The values of a tensor in row-major order.
 #[derive(Clone, Copy, Debug)]
@@ -227,130 +222,41 @@ pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
     ) -> [Buffer; N];
 }
 
-/// What a [`HostOp`] saves for its backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SavedTensors {
-    Nothing,
-    Inputs,
-    InputsAndOutput,
-}
+impl<O: HostOp<N>, const N: usize> Op<Flex, N> for O {
+    const SAVES: SavedTensors = <O as HostOp<N>>::SAVES;
 
-/// An input of a [`HostOp`].
-pub(crate) enum Operand {
-    Plain(HostTensor),
-    Tracked(Tracked),
-}
-
-/// The operand for a tensor; `None` unless the tensor is on the CPU and of a type that [`host`] accepts.
-pub(crate) fn operand<const D: usize>(tensor: &Tensor<D>) -> Option<Operand> {
-    if let Some(plain) = host(tensor) {
-        return Some(Operand::Plain(plain));
+    fn forward(&self, inputs: [&HostTensor; N], shape: Shape) -> HostTensor {
+        HostOp::forward(self, inputs.map(values)).tensor(shape)
     }
-    let tracked = tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()?;
-    is_known(tracked.primitive().dtype()).then_some(Operand::Tracked(tracked))
+
+    fn backward(
+        &self,
+        inputs: [Input<'_, Flex>; N],
+        output: Option<&HostTensor>,
+        upstream: HostTensor,
+        needs_gradient: [bool; N],
+    ) -> [Option<HostTensor>; N] {
+        const NOT_SAVED: Values<'_> = Values::F32(&[]);
+        let shapes = inputs.each_ref().map(|input| input.shape);
+        let saved = inputs.map(|input| input.tensor.map_or(NOT_SAVED, values));
+        let output = output.map_or(NOT_SAVED, values);
+        let gradients = HostOp::backward(self, saved, output, values(&upstream), needs_gradient);
+        let mut index = 0..N;
+        gradients.map(|gradient| {
+            let index = index.next()?;
+            needs_gradient[index].then(|| gradient.tensor(shapes[index].clone()))
+        })
+    }
 }
 
-impl Operand {
+impl Operand<Flex> {
     /// An operand without values, for an input that an operation can do without.
     pub(crate) fn absent() -> Self {
         Self::Plain(Buffer::NONE.tensor([0]))
     }
-
-    fn tracked(self) -> Tracked {
-        match self {
-            Self::Plain(tensor) => Autodiff::<Flex>::from_inner(tensor),
-            Self::Tracked(tensor) => tensor,
-        }
-    }
 }
 
-/// Runs an operation whose output has the given shape. It is recorded for differentiation if any of
-/// its inputs is.
-pub(crate) fn apply<O: HostOp<N>, const N: usize, const D: usize>(
-    op: O,
-    operands: [Operand; N],
-    shape: [usize; D],
-) -> Tensor<D> {
-    let run = |inputs: &[HostTensor; N]| op.forward(inputs.each_ref().map(values)).tensor(shape);
-    if operands
-        .iter()
-        .all(|operand| matches!(operand, Operand::Plain(_)))
-    {
-        let inputs = operands.map(|operand| match operand {
-            Operand::Plain(tensor) => tensor,
-            Operand::Tracked(tensor) => tensor.into_primitive(),
-        });
-        return Tensor::from_primitive::<Flex>(run(&inputs));
-    }
-    let tracked = operands.map(Operand::tracked);
-    let inputs = tracked
-        .each_ref()
-        .map(|tensor| tensor.primitive().to_contiguous());
-    let output = run(&inputs);
-    let prepared = OpGradient(PhantomData)
-        .prepare::<NoCheckpointing>(tracked.each_ref().map(Tracked::node))
-        .compute_bound()
-        .stateful();
-    let output = match prepared {
-        OpsKind::Tracked(prepared) => {
-            let saved = Saved {
-                op: op.clone(),
-                shapes: inputs
-                    .each_ref()
-                    .map(|input| input.layout().shape().clone()),
-                inputs: (O::SAVES != SavedTensors::Nothing).then_some(inputs),
-                output: (O::SAVES == SavedTensors::InputsAndOutput).then(|| output.clone()),
-            };
-            prepared.finish(saved, output)
-        }
-        OpsKind::UnTracked(prepared) => prepared.finish(output),
-    };
-    Tensor::from_primitive::<Autodiff<Flex>>(output)
-}
-
-const NOT_SAVED: Values<'_> = Values::F32(&[]);
-
-/// The backward pass of a [`HostOp`].
-#[derive(Debug)]
-struct OpGradient<O>(PhantomData<O>);
-
-#[derive(Clone, Debug)]
-struct Saved<O, const N: usize> {
-    op: O,
-    /// The shape of each input.
-    shapes: [Shape; N],
-    inputs: Option<[HostTensor; N]>,
-    output: Option<HostTensor>,
-}
-
-impl<O: HostOp<N>, const N: usize> Backward<Flex, N> for OpGradient<O> {
-    type State = Saved<O, N>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, N>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let upstream = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let Saved {
-            op,
-            shapes,
-            inputs,
-            output,
-        } = ops.state;
-        let gradients = op.backward(
-            inputs
-                .as_ref()
-                .map_or([NOT_SAVED; N], |inputs| inputs.each_ref().map(values)),
-            output.as_ref().map_or(NOT_SAVED, values),
-            values(&upstream),
-            ops.parents.each_ref().map(Option::is_some),
-        );
-        for ((parent, shape), gradient) in ops.parents.into_iter().zip(shapes).zip(gradients) {
-            if let Some(parent) = parent {
-                grads.register::<Flex>(parent.id, gradient.tensor(shape));
-            }
-        }
-    }
+/// The operand for a tensor; `None` unless the tensor is on the CPU and of a type that [`host`] accepts.
+pub(crate) fn operand<const D: usize>(tensor: &Tensor<D>) -> Option<Operand<Flex>> {
+    Operand::of(tensor).filter(|operand| is_known(operand.dtype()))
 }

@@ -2,13 +2,17 @@
 //!
 //! Each is a function on tensors. On the CPU it is a kernel that does in one pass what takes burn
 //! several operations; if training uses the kernel, it also computes its own gradient (most kernels
-//! through [`host::HostOp`]). On other devices the function is composed of burn's operations.
+//! through [`host::HostOp`]). On GPUs some of them are kernels, too (`cube`); otherwise the function is composed of burn's
+//! operations.
 
 mod bf16;
 mod bf16_attention;
 mod bf16_decode;
 mod bf16_logprobs;
+#[cfg(feature = "cube")]
+pub(crate) mod cube;
 mod decode_attention;
+mod differentiable;
 mod exp;
 mod few_rows;
 mod gated;

@@ -25,6 +25,10 @@ pub(crate) fn rms_norm(
     output: DType,
 ) -> Tensor<2> {
     let shape = input.dims();
+    #[cfg(feature = "cube")]
+    if let Some(normed) = super::cube::rms_norm(&input, &weight, epsilon, offset, output) {
+        return normed;
+    }
     match (operand(&input), operand(&weight)) {
         (Some(x), Some(w)) => apply(
             RmsNorm {

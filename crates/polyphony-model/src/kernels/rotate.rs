@@ -16,6 +16,10 @@ use super::{
 /// - heads and output `[T, H, S]`, cosines and sines `[T, 1, S / 2]`
 pub(crate) fn rotate(heads: Tensor<3>, cos: &Tensor<3>, sin: &Tensor<3>) -> Tensor<3> {
     let shape = heads.dims();
+    #[cfg(feature = "cube")]
+    if let Some(output) = super::cube::rotate(&heads, cos, sin) {
+        return output;
+    }
     // Angles are constants, even on a device that records operations.
     let [host_cos, host_sin] = [cos, sin].map(|angles| host(&angles.clone().inner()));
     match (operand(&heads), host_cos, host_sin) {

@@ -18,14 +18,14 @@ use crate::{
 #[derive(Module, Debug)]
 pub(crate) struct Experts {
     /// The router.
-    gate: Linear,
-    experts: Vec<Mlp>,
+    pub(super) gate: Linear,
+    pub(super) experts: Vec<Mlp>,
     /// Experts per token.
     #[module(skip)]
-    chosen: usize,
+    pub(super) chosen: usize,
     /// Whether the factors of a token's experts are divided by their sum.
     #[module(skip)]
-    normalized: bool,
+    pub(super) normalized: bool,
 }
 
 impl Experts {

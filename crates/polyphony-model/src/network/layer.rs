@@ -18,14 +18,14 @@ use crate::{ModelError, Projection, kernels::ProjectionOutput};
 
 #[derive(Module, Debug)]
 pub(super) struct Layer {
-    input_layernorm: RmsNorm,
-    self_attn: SelfAttention,
+    pub(super) input_layernorm: RmsNorm,
+    pub(super) self_attn: SelfAttention,
     /// Normalizes the output of attention if there are norms after attention and feed-forward. Otherwise it
     /// normalizes the input of the feed-forward layer: files use this name for both.
-    post_attention_layernorm: RmsNorm,
-    pre_feedforward_layernorm: Option<RmsNorm>,
-    mlp: FeedForward,
-    post_feedforward_layernorm: Option<RmsNorm>,
+    pub(super) post_attention_layernorm: RmsNorm,
+    pub(super) pre_feedforward_layernorm: Option<RmsNorm>,
+    pub(super) mlp: FeedForward,
+    pub(super) post_feedforward_layernorm: Option<RmsNorm>,
 }
 
 /// The feed-forward part of a layer.
@@ -34,27 +34,27 @@ pub(super) struct Layer {
     clippy::large_enum_variant,
     reason = "there is one per layer, and it is almost always the large variant"
 )]
-enum FeedForward {
+pub(super) enum FeedForward {
     Dense(Mlp),
     Experts(Experts),
 }
 
 #[derive(Module, Debug)]
-struct SelfAttention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    q_norm: Option<RmsNorm>,
-    k_norm: Option<RmsNorm>,
+pub(super) struct SelfAttention {
+    pub(super) q_proj: Linear,
+    pub(super) k_proj: Linear,
+    pub(super) v_proj: Linear,
+    pub(super) o_proj: Linear,
+    pub(super) q_norm: Option<RmsNorm>,
+    pub(super) k_norm: Option<RmsNorm>,
     #[module(skip)]
     head_size: usize,
     /// What queries are multiplied by, in addition to the inverse root of the head size.
     #[module(skip)]
-    query_factor: f64,
+    pub(super) query_factor: f64,
     /// The number of last tokens that are attended to; `None` for all.
     #[module(skip)]
-    window: Option<usize>,
+    pub(super) window: Option<usize>,
 }
 
 impl Layer {

@@ -41,9 +41,24 @@ impl Linear {
 
     /// Adds the adapter's update to the weight, and removes the adapter.
     pub(crate) fn merge(&mut self) {
-        if let Some(adapter) = self.adapter.take() {
-            self.weight = Param::from_tensor(self.weight.val() + adapter.product());
+        if self.adapter.is_some() {
+            self.weight = Param::from_tensor(self.merged_weight());
+            self.adapter = None;
         }
+    }
+
+    /// The weight with the adapter's update, `[O, I]`.
+    pub(super) fn merged_weight(&self) -> Tensor<2> {
+        match &self.adapter {
+            Some(adapter) => self.weight.val() + adapter.product(),
+            None => self.weight.val(),
+        }
+    }
+
+    /// The bias, `[O]`.
+    #[cfg(feature = "cube")]
+    pub(super) fn bias(&self) -> Option<Tensor<1>> {
+        self.bias.as_ref().map(|bias| bias.val().inner())
     }
 
     /// Prepares the weight for products of this precision. It must be called again when the weight has changed.
@@ -162,6 +177,12 @@ impl RmsNorm {
             epsilon,
             offset,
         }
+    }
+
+    /// The weight, the number that is added to the mean square, and the number that is added to the weight.
+    #[cfg(feature = "cube")]
+    pub(super) fn parts(&self) -> (Tensor<1>, f64, f32) {
+        (self.weight.val(), self.epsilon, self.offset)
     }
 
     /// Every row divided by its root mean square, times the weight plus the offset, as numbers of type `output`.

@@ -14,11 +14,11 @@ use crate::{
 /// The gated feed-forward layer, `down(f(gate(x)) · up(x))` (Shazeer, 2020, arXiv 2002.05202).
 #[derive(Module, Debug)]
 pub(crate) struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
+    pub(super) gate_proj: Linear,
+    pub(super) up_proj: Linear,
+    pub(super) down_proj: Linear,
     #[module(skip)]
-    activation: Activation,
+    pub(super) activation: Activation,
 }
 
 impl Mlp {

@@ -69,6 +69,12 @@ impl Rotation {
         }
     }
 
+    /// Cosines and sines, `[T, 1, head_size / 2]` each.
+    #[cfg(feature = "cube")]
+    pub(crate) fn tables(&self) -> [Tensor<3>; 2] {
+        [&self.cos, &self.sin].map(|table| table.clone().inner())
+    }
+
     /// Rotates queries or keys.
     ///
     /// # Shapes

@@ -1,0 +1,139 @@
+//! Kernels for GPUs, in CubeCL: each does in one or two launches what takes burn's operations many. They read and
+//! write 32-bit floats.
+//!
+//! A kernel reads and writes its buffers in row-major order without gaps. burn's own tensors on CUDA pad their rows,
+//! so inputs pass through `into_contiguous`, and outputs are made by [`empty`].
+
+mod attend;
+mod experts;
+mod few_rows;
+mod gated;
+mod rms_norm;
+mod rotate;
+mod sample;
+#[cfg(all(test, feature = "wgpu"))]
+pub(crate) mod tests;
+
+use burn::{
+    backend::{Cube, tensor::FloatTensor},
+    tensor::{DType, Shape, Tensor},
+};
+use burn_cubecl::{kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype};
+use cubecl::prelude::*;
+
+use super::differentiable::{Kernels, Operand};
+
+pub(crate) use attend::{Attend, RowState};
+pub(crate) use experts::{add_experts, choose_experts};
+pub(crate) use few_rows::{ChosenExperts, FewRows, Norm, RowsOutput};
+pub(super) use gated::gated;
+pub(crate) use rms_norm::add_normalized;
+pub(super) use rms_norm::rms_norm;
+pub(super) use rotate::rotate;
+pub(crate) use sample::{Sample, embed};
+
+pub(crate) type CubeTensor = FloatTensor<Cube>;
+
+/// Units of a cube. A power of two, since sums halve their number.
+const UNITS: usize = 128;
+
+/// The most cubes of a launch. WebGPU allows 65,535 per dimension; kernels take further rows in turns.
+const MOST_CUBES: usize = 1 << 15;
+
+impl Kernels for Cube {
+    fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        into_contiguous(tensor)
+    }
+}
+
+/// The operand for a tensor; `None` unless the tensor is on a GPU and consists of 32-bit floats.
+fn operand<const D: usize>(tensor: &Tensor<D>) -> Option<Operand<Cube>> {
+    Operand::of(tensor).filter(|operand| operand.dtype() == DType::F32)
+}
+
+/// A tensor of 32-bit floats without values, on the device of another one.
+fn empty(like: &CubeTensor, shape: Shape) -> CubeTensor {
+    buffer(like, shape, DType::F32)
+}
+
+/// A tensor without values, on the device of another one.
+pub(crate) fn buffer(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+    let (client, device) = (like.client.clone(), like.device.clone());
+    empty_device_contiguous_dtype(client, device, shape.into(), dtype)
+}
+
+/// Cubes for this many pieces of work, one for each unless there are too many.
+fn cubes(pieces: usize) -> CubeCount {
+    CubeCount::new_1d(pieces.clamp(1, MOST_CUBES) as u32)
+}
+
+/// Cubes whose units take one number each, unless there are too many.
+fn cubes_of_units(numbers: usize) -> CubeCount {
+    cubes(numbers.div_ceil(UNITS))
+}
+
+fn units() -> CubeDim {
+    CubeDim::new_1d(UNITS as u32)
+}
+
+/// The sum of the values of all units of a cube, in a fixed order.
+#[cube]
+fn cube_sum(value: f32, #[comptime] units: usize) -> f32 {
+    let unit = UNIT_POS as usize;
+    let mut parts = Shared::<[f32]>::new_slice(units);
+    parts[unit] = value;
+    sync_cube();
+    let mut half = comptime!(units / 2).runtime();
+    while half > 0 {
+        if unit < half {
+            let other = parts[unit + half];
+            parts[unit] += other;
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let sum = parts[0];
+    // The next sum must not begin before all units have read this one.
+    sync_cube();
+    sum
+}
+
+/// The largest of the values of all units of a cube.
+#[cube]
+fn cube_max(value: f32, #[comptime] units: usize) -> f32 {
+    let unit = UNIT_POS as usize;
+    let mut parts = Shared::<[f32]>::new_slice(units);
+    parts[unit] = value;
+    sync_cube();
+    let mut half = comptime!(units / 2).runtime();
+    while half > 0 {
+        if unit < half {
+            parts[unit] = f32::max(parts[unit], parts[unit + half]);
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let max = parts[0];
+    sync_cube();
+    max
+}
+
+/// The smallest of the values of all units of a cube.
+#[cube]
+fn cube_min(value: u32, #[comptime] units: usize) -> u32 {
+    let unit = UNIT_POS as usize;
+    let mut parts = Shared::<[u32]>::new_slice(units);
+    parts[unit] = value;
+    sync_cube();
+    let mut half = comptime!(units / 2).runtime();
+    while half > 0 {
+        if unit < half {
+            parts[unit] = u32::min(parts[unit], parts[unit + half]);
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let min = parts[0];
+    sync_cube();
+    min
+}

@@ -1,0 +1,243 @@
+//! Root-mean-square normalization in one launch, and its gradient in two.
+
+use burn::{
+    backend::Cube,
+    tensor::{DType, Shape, Tensor},
+};
+use cubecl::prelude::*;
+
+use super::{
+    super::differentiable::{Input, Op, SavedTensors, apply},
+    CubeTensor, UNITS, cube_sum, cubes, cubes_of_units, empty,
+    few_rows::Norm,
+    operand, units,
+};
+
+/// Cubes of the backward pass. Each adds up the gradient of the weight over its rows.
+const BACKWARD_CUBES: usize = 256;
+
+/// [`crate::kernels::rms_norm`]; `None` unless all tensors are on a GPU and consist of 32-bit floats.
+pub(crate) fn rms_norm(
+    input: &Tensor<2>,
+    weight: &Tensor<1>,
+    epsilon: f64,
+    offset: f32,
+    output: DType,
+) -> Option<Tensor<2>> {
+    let operands = [operand(input)?, operand(weight)?];
+    let op = RmsNorm {
+        epsilon: epsilon as f32,
+        offset,
+    };
+    (output == DType::F32).then(|| apply(op, operands, input.dims()))
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RmsNorm {
+    epsilon: f32,
+    /// What is added to the weight.
+    offset: f32,
+}
+
+impl Op<Cube, 2> for RmsNorm {
+    const SAVES: SavedTensors = SavedTensors::Inputs;
+
+    fn forward(&self, [input, weight]: [&CubeTensor; 2], shape: Shape) -> CubeTensor {
+        let [rows, width] = shape.dims();
+        let output = empty(input, shape);
+        forward::launch(
+            &input.client,
+            cubes(rows),
+            units(),
+            input.clone().into_buffer_arg(),
+            weight.clone().into_buffer_arg(),
+            output.clone().into_buffer_arg(),
+            rows as u32,
+            self.epsilon,
+            self.offset,
+            width,
+            false,
+            UNITS,
+        );
+        output
+    }
+
+    fn backward(
+        &self,
+        [input, weight]: [Input<'_, Cube>; 2],
+        _output: Option<&CubeTensor>,
+        upstream: CubeTensor,
+        needs_gradient: [bool; 2],
+    ) -> [Option<CubeTensor>; 2] {
+        let (Some(x), Some(w)) = (input.tensor, weight.tensor) else {
+            unreachable!("the inputs are saved")
+        };
+        let [rows, width] = input.shape.dims();
+        let groups = rows.min(BACKWARD_CUBES);
+        let input_gradient = empty(x, input.shape.clone());
+        let partial_sums = empty(x, Shape::new([groups, width]));
+        backward::launch(
+            &x.client,
+            cubes(groups),
+            units(),
+            x.clone().into_buffer_arg(),
+            w.clone().into_buffer_arg(),
+            upstream.into_buffer_arg(),
+            input_gradient.clone().into_buffer_arg(),
+            partial_sums.clone().into_buffer_arg(),
+            rows as u32,
+            self.epsilon,
+            self.offset,
+            width,
+            UNITS,
+        );
+        let weight_gradient = needs_gradient[1].then(|| {
+            let sum = empty(x, weight.shape.clone());
+            add_rows::launch(
+                &x.client,
+                cubes_of_units(width),
+                units(),
+                partial_sums.into_buffer_arg(),
+                sum.clone().into_buffer_arg(),
+                groups as u32,
+            );
+            sum
+        });
+        [Some(input_gradient), weight_gradient]
+    }
+}
+
+/// Adds normalized rows to the residual stream.
+///
+/// # Shapes
+/// - input and residual `[R, D]`
+pub(crate) fn add_normalized(input: &CubeTensor, norm: &Norm, residual: &CubeTensor, rows: usize) {
+    let [_, width] = residual.meta.shape().dims();
+    forward::launch(
+        &input.client,
+        cubes(rows),
+        units(),
+        input.clone().into_buffer_arg(),
+        norm.weight.clone().into_buffer_arg(),
+        residual.clone().into_buffer_arg(),
+        rows as u32,
+        norm.epsilon,
+        norm.offset,
+        width,
+        true,
+        UNITS,
+    );
+}
+
+/// `1 / √(mean(x²) + ε)` of the row that starts at `start`.
+#[cube]
+fn inverse_root(
+    x: &[f32],
+    start: usize,
+    epsilon: f32,
+    #[comptime] width: usize,
+    #[comptime] units: usize,
+) -> f32 {
+    let mut sum = 0.0f32;
+    let mut i = UNIT_POS as usize;
+    while i < width {
+        let value = x[start + i];
+        sum += value * value;
+        i += units;
+    }
+    let total = cube_sum(sum, units);
+    1.0f32 / (total / width as f32 + epsilon).sqrt()
+}
+
+#[cube(launch)]
+fn forward(
+    x: &[f32],
+    weight: &[f32],
+    y: &mut [f32],
+    rows: u32,
+    epsilon: f32,
+    offset: f32,
+    #[comptime] width: usize,
+    #[comptime] added: bool,
+    #[comptime] units: usize,
+) {
+    let mut row = CUBE_POS as usize;
+    while row < rows as usize {
+        let start = row * width;
+        let factor = inverse_root(x, start, epsilon, width, units);
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            let value = x[start + i] * factor * (offset + weight[i]);
+            if added {
+                y[start + i] += value;
+            } else {
+                y[start + i] = value;
+            }
+            i += units;
+        }
+        row += CUBE_COUNT as usize;
+    }
+}
+
+/// With `f = 1 / √(mean(x²) + ε)`, `v = o + w` and upstream `g`: `∂x = f g v − x f³ mean(g v x)`, and each cube's
+/// share of `∂w = Σ g x f`.
+#[cube(launch)]
+fn backward(
+    x: &[f32],
+    weight: &[f32],
+    upstream: &[f32],
+    input_gradient: &mut [f32],
+    partial_sums: &mut [f32],
+    rows: u32,
+    epsilon: f32,
+    offset: f32,
+    #[comptime] width: usize,
+    #[comptime] units: usize,
+) {
+    let own = CUBE_POS as usize * width;
+    let mut i = UNIT_POS as usize;
+    while i < width {
+        partial_sums[own + i] = 0.0f32;
+        i += units;
+    }
+    let mut row = CUBE_POS as usize;
+    while row < rows as usize {
+        let start = row * width;
+        let factor = inverse_root(x, start, epsilon, width, units);
+        let mut products = 0.0f32;
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            products += upstream[start + i] * (offset + weight[i]) * x[start + i];
+            i += units;
+        }
+        let total = cube_sum(products, units);
+        let correction = factor * factor * factor * total / width as f32;
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            let (value, gradient) = (x[start + i], upstream[start + i]);
+            input_gradient[start + i] =
+                factor * gradient * (offset + weight[i]) - value * correction;
+            // No other unit touches this column.
+            partial_sums[own + i] += gradient * value * factor;
+            i += units;
+        }
+        row += CUBE_COUNT as usize;
+    }
+}
+
+/// The sum of the rows of a matrix.
+#[cube(launch)]
+fn add_rows(matrix: &[f32], sum: &mut [f32], rows: u32) {
+    let width = sum.len();
+    let mut column = ABSOLUTE_POS as usize;
+    while column < width {
+        let mut total = 0.0f32;
+        let mut row = 0usize;
+        while row < rows as usize {
+            total += matrix[row * width + column];
+            row += 1;
+        }
+        sum[column] = total;
+        column += CUBE_COUNT as usize * CUBE_DIM as usize;
+    }
+}

@@ -1,0 +1,96 @@
+//! The rotation of queries and keys in one launch, and its gradient in one.
+
+use burn::{
+    backend::Cube,
+    tensor::{Shape, Tensor},
+};
+use burn_cubecl::kernel::into_contiguous;
+use cubecl::prelude::*;
+
+use super::{
+    super::differentiable::{Input, Op, SavedTensors, apply},
+    CubeTensor, cubes_of_units, empty, operand, units,
+};
+
+/// [`crate::kernels::rotate`]; `None` unless all tensors are on a GPU and consist of 32-bit floats.
+pub(crate) fn rotate(heads: &Tensor<3>, cos: &Tensor<3>, sin: &Tensor<3>) -> Option<Tensor<3>> {
+    let shape = heads.dims();
+    let angles = |table: &Tensor<3>| table.clone().inner().try_into_primitive::<Cube>().ok();
+    let op = Rotate {
+        cos: into_contiguous(angles(cos)?),
+        sin: into_contiguous(angles(sin)?),
+        heads: shape[1],
+    };
+    Some(apply(op, [operand(heads)?], shape))
+}
+
+#[derive(Clone, Debug)]
+struct Rotate {
+    cos: CubeTensor,
+    sin: CubeTensor,
+    heads: usize,
+}
+
+impl Rotate {
+    /// Rotates by the angles if `sign` is 1, and back if it is −1.
+    fn rotate_by(&self, input: &CubeTensor, shape: Shape, sign: f32) -> CubeTensor {
+        let pairs = shape.num_elements() / 2;
+        let half = shape.dims::<3>()[2] / 2;
+        let output = empty(input, shape);
+        turn::launch(
+            &input.client,
+            cubes_of_units(pairs),
+            units(),
+            input.clone().into_buffer_arg(),
+            self.cos.clone().into_buffer_arg(),
+            self.sin.clone().into_buffer_arg(),
+            output.clone().into_buffer_arg(),
+            sign,
+            self.heads,
+            half,
+        );
+        output
+    }
+}
+
+impl Op<Cube, 1> for Rotate {
+    const SAVES: SavedTensors = SavedTensors::Nothing;
+
+    fn forward(&self, [heads]: [&CubeTensor; 1], shape: Shape) -> CubeTensor {
+        self.rotate_by(heads, shape, 1.0)
+    }
+
+    fn backward(
+        &self,
+        [heads]: [Input<'_, Cube>; 1],
+        _output: Option<&CubeTensor>,
+        upstream: CubeTensor,
+        _needs_gradient: [bool; 1],
+    ) -> [Option<CubeTensor>; 1] {
+        [Some(self.rotate_by(&upstream, heads.shape.clone(), -1.0))]
+    }
+}
+
+/// Each unit turns a pair of coordinates, `i` and `i + half` of a head.
+#[cube(launch)]
+fn turn(
+    x: &[f32],
+    cos: &[f32],
+    sin: &[f32],
+    y: &mut [f32],
+    sign: f32,
+    #[comptime] heads: usize,
+    #[comptime] half: usize,
+) {
+    let pairs = y.len() / 2;
+    let mut pair = ABSOLUTE_POS as usize;
+    while pair < pairs {
+        let (head, i) = (pair / half, pair % half);
+        let (first, angle) = (head * half * 2 + i, head / heads * half + i);
+        let (a, b) = (x[first], x[first + half]);
+        let (c, s) = (cos[angle], sign * sin[angle]);
+        y[first] = a * c - b * s;
+        y[first + half] = b * c + a * s;
+        pair += CUBE_COUNT as usize * CUBE_DIM as usize;
+    }
+}
