@@ -92,11 +92,14 @@ const DEVICE_CHECKS: &[Check] = &[
         name: "devices that must compile: cuda, vulkan and wgpu",
         run: |_| {
             cargo(&[
-                "check",
+                "clippy",
                 "--workspace",
                 "--quiet",
                 "--features",
                 "polyphony/cuda,polyphony/vulkan,polyphony/wgpu",
+                "--",
+                "-D",
+                "warnings",
             ])
         },
     },

@@ -539,5 +539,6 @@ fn write(tensor: &CubeTensor, numbers: &[u32]) {
     tensor.client.write(&tensor.handle, bytes(numbers));
 }
 
-#[cfg(all(test, feature = "wgpu"))]
+#[cfg(test)]
+#[cfg(feature = "wgpu")]
 mod tests;

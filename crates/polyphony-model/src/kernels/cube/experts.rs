@@ -44,7 +44,7 @@ fn choose(
 ) {
     let unit = UNIT_POS as usize;
     let mut left = Shared::<[f32]>::new_slice(experts);
-    let mut row = CUBE_POS as usize;
+    let mut row = CUBE_POS;
     while row < rows as usize {
         let mut i = unit;
         let mut max = f32::new(-3.0e38);
@@ -89,14 +89,12 @@ fn choose(
             }
             sync_cube();
         }
-        if normalized {
-            if unit == 0 {
-                for place in 0..per_row {
-                    factors[row * per_row + place] *= total / chosen_weight;
-                }
+        if normalized && unit == 0 {
+            for place in 0..per_row {
+                factors[row * per_row + place] *= total / chosen_weight;
             }
         }
-        row += CUBE_COUNT as usize;
+        row += CUBE_COUNT;
     }
 }
 
@@ -134,7 +132,7 @@ fn add(
     #[comptime] width: usize,
     #[comptime] per_row: usize,
 ) {
-    let mut number = ABSOLUTE_POS as usize;
+    let mut number = ABSOLUTE_POS;
     while number < numbers as usize {
         let (row, column) = (number / width, number % width);
         let mut sum = 0.0f32.runtime();
@@ -143,6 +141,6 @@ fn add(
             sum += factors[result] * results[result * width + column];
         }
         residual[number] += sum;
-        number += CUBE_COUNT as usize * CUBE_DIM as usize;
+        number += CUBE_COUNT * CUBE_DIM as usize;
     }
 }

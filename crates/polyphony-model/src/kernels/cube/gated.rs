@@ -99,11 +99,11 @@ pub(super) fn sigmoid(a: f32, scale: f32, cubic: f32) -> f32 {
 
 #[cube(launch)]
 fn forward(gate: &[f32], up: &[f32], y: &mut [f32], scale: f32, cubic: f32) {
-    let mut i = ABSOLUTE_POS as usize;
+    let mut i = ABSOLUTE_POS;
     while i < y.len() {
         let a = gate[i];
         y[i] = a * sigmoid(a, scale, cubic) * up[i];
-        i += CUBE_COUNT as usize * CUBE_DIM as usize;
+        i += CUBE_COUNT * CUBE_DIM as usize;
     }
 }
 
@@ -117,13 +117,13 @@ fn backward(
     scale: f32,
     cubic: f32,
 ) {
-    let mut i = ABSOLUTE_POS as usize;
+    let mut i = ABSOLUTE_POS;
     while i < upstream.len() {
         let (a, g) = (gate[i], upstream[i]);
         let s = sigmoid(a, scale, cubic);
         let slope = scale * (1.0f32 + 3.0f32 * cubic * a * a);
         gate_gradient[i] = g * up[i] * (s + a * s * (1.0f32 - s) * slope);
         up_gradient[i] = g * a * s;
-        i += CUBE_COUNT as usize * CUBE_DIM as usize;
+        i += CUBE_COUNT * CUBE_DIM as usize;
     }
 }

@@ -11,7 +11,8 @@ mod gated;
 mod rms_norm;
 mod rotate;
 mod sample;
-#[cfg(all(test, feature = "wgpu"))]
+#[cfg(test)]
+#[cfg(feature = "wgpu")]
 pub(crate) mod tests;
 
 use burn::{

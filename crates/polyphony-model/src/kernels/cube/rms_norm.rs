@@ -161,7 +161,7 @@ fn forward(
     #[comptime] added: bool,
     #[comptime] units: usize,
 ) {
-    let mut row = CUBE_POS as usize;
+    let mut row = CUBE_POS;
     while row < rows as usize {
         let start = row * width;
         let factor = inverse_root(x, start, epsilon, width, units);
@@ -175,7 +175,7 @@ fn forward(
             }
             i += units;
         }
-        row += CUBE_COUNT as usize;
+        row += CUBE_COUNT;
     }
 }
 
@@ -194,13 +194,13 @@ fn backward(
     #[comptime] width: usize,
     #[comptime] units: usize,
 ) {
-    let own = CUBE_POS as usize * width;
+    let own = CUBE_POS * width;
     let mut i = UNIT_POS as usize;
     while i < width {
         partial_sums[own + i] = 0.0f32;
         i += units;
     }
-    let mut row = CUBE_POS as usize;
+    let mut row = CUBE_POS;
     while row < rows as usize {
         let start = row * width;
         let factor = inverse_root(x, start, epsilon, width, units);
@@ -221,7 +221,7 @@ fn backward(
             partial_sums[own + i] += gradient * value * factor;
             i += units;
         }
-        row += CUBE_COUNT as usize;
+        row += CUBE_COUNT;
     }
 }
 
@@ -229,7 +229,7 @@ fn backward(
 #[cube(launch)]
 fn add_rows(matrix: &[f32], sum: &mut [f32], rows: u32) {
     let width = sum.len();
-    let mut column = ABSOLUTE_POS as usize;
+    let mut column = ABSOLUTE_POS;
     while column < width {
         let mut total = 0.0f32;
         let mut row = 0usize;
@@ -238,6 +238,6 @@ fn add_rows(matrix: &[f32], sum: &mut [f32], rows: u32) {
             row += 1;
         }
         sum[column] = total;
-        column += CUBE_COUNT as usize * CUBE_DIM as usize;
+        column += CUBE_COUNT * CUBE_DIM as usize;
     }
 }

@@ -83,7 +83,7 @@ fn turn(
     #[comptime] half: usize,
 ) {
     let pairs = y.len() / 2;
-    let mut pair = ABSOLUTE_POS as usize;
+    let mut pair = ABSOLUTE_POS;
     while pair < pairs {
         let (head, i) = (pair / half, pair % half);
         let (first, angle) = (head * half * 2 + i, head / heads * half + i);
@@ -91,6 +91,6 @@ fn turn(
         let (c, s) = (cos[angle], sign * sin[angle]);
         y[first] = a * c - b * s;
         y[first + half] = b * c + a * s;
-        pair += CUBE_COUNT as usize * CUBE_DIM as usize;
+        pair += CUBE_COUNT * CUBE_DIM as usize;
     }
 }

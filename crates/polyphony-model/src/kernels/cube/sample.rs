@@ -50,11 +50,11 @@ fn look_up(
     scale: f32,
     #[comptime] width: usize,
 ) {
-    let mut number = ABSOLUTE_POS as usize;
+    let mut number = ABSOLUTE_POS;
     while number < numbers as usize {
         let token = tokens[number / width] as usize;
         output[number] = table[token * width + number % width] * scale;
-        number += CUBE_COUNT as usize * CUBE_DIM as usize;
+        number += CUBE_COUNT * CUBE_DIM as usize;
     }
 }
 
@@ -143,7 +143,7 @@ fn sample(
     #[comptime] units: usize,
 ) {
     let unit = UNIT_POS as usize;
-    let row = CUBE_POS as usize;
+    let row = CUBE_POS;
     let vocabulary = vocabulary as usize;
     let own = &logits[row * vocabulary..(row + 1) * vocabulary];
     let slot = state[row * comptime!(RowState::NUMBERS) + 2] as usize;
@@ -177,7 +177,7 @@ fn sample(
     // If logits are not numbers, no token is found, and the log-probability tells.
     let id = u32::min(id, vocabulary as u32 - 1);
     if unit == 0 {
-        let at = filled % passes as usize * CUBE_COUNT as usize + row;
+        let at = filled % passes as usize * CUBE_COUNT + row;
         drawn[at] = id;
         logprobs[at] = (own[id as usize] - max) * inverse_temperature - total.ln();
         tokens[row] = id;
@@ -234,8 +234,10 @@ fn draw_by_id(
     let start = usize::min(unit * stretch, logits.len());
     let end = usize::min(start + stretch, logits.len());
     let mut sum = 0.0f32;
-    for i in start..end {
+    let mut i = start;
+    while i < end {
         sum += ((logits[i] - max) * inverse_temperature).exp();
+        i += 1;
     }
     let mut sums = Shared::<[f32]>::new_slice(units);
     sums[unit] = sum;
@@ -263,13 +265,15 @@ fn draw_by_id(
         let mut sum = before_found;
         passed = false.runtime();
         let end = usize::min((found + 1) * stretch, logits.len());
-        for i in found * stretch..end {
+        i = found * stretch;
+        while i < end && !passed {
             let weight = ((logits[i] - max) * inverse_temperature).exp();
-            if !passed && weight > 0.0f32 {
+            if weight > 0.0f32 {
                 id = i as u32;
                 sum += weight;
                 passed = sum > threshold;
             }
+            i += 1;
         }
     }
     cube_min(id, units)
