@@ -13,7 +13,11 @@ use burn::{
 use burn_cubecl::kernel::into_contiguous;
 use cubecl::{bytes::Bytes, client::Graph, server::ServerError};
 
-use super::{GenerationConfig, Prompts, Row, draw::SampledToken};
+use super::{
+    draw::SampledToken,
+    prompts::Prompts,
+    response::{GenerationConfig, Row},
+};
 use crate::{
     LanguageModel, ModelConfig, ModelError, Sampling,
     kernels::cube::{

@@ -8,6 +8,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::{
+    activation::{Activation, GELU_CUBIC, GELU_SCALE},
     exp::exp,
     for_each_chunk,
     host::{Buffer, HostOp, Number, SavedTensors, Values, apply, operand},
@@ -16,17 +17,6 @@ use super::{
 
 /// Values that a thread takes at once.
 const CHUNK: usize = 1 << 14;
-
-/// The function `f` that is applied to the gate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Activation {
-    /// `a σ(a)`.
-    #[default]
-    Silu,
-    /// GELU with the hyperbolic tangent (Hendrycks and Gimpel, 2016, arXiv 1606.08415):
-    /// `a (1 + tanh(√(2/π) (a + 0.044715 a³))) / 2`.
-    GeluTanh,
-}
 
 /// `f(gate) · up`, element by element.
 ///
@@ -83,10 +73,6 @@ impl Function for Silu {
         (a * s, s * (1.0 + a * (1.0 - s)))
     }
 }
-
-/// `2 √(2/π)`: GELU is `a σ(z)` with `z = 2 √(2/π) (a + 0.044715 a³)`, since `(1 + tanh x) / 2 = σ(2 x)`.
-pub(super) const GELU_SCALE: f32 = 1.595_769;
-pub(super) const GELU_CUBIC: f32 = 0.044_715;
 
 impl Function for GeluTanh {
     #[inline(always)]

@@ -5,6 +5,7 @@
 //! through [`host::HostOp`]). On GPUs some of them are kernels, too (`cube`); otherwise the function is composed of burn's
 //! operations.
 
+mod activation;
 mod bf16;
 mod bf16_attention;
 mod bf16_decode;
@@ -29,11 +30,12 @@ mod tests;
 mod token_logprobs;
 mod vectorized;
 
+pub(crate) use activation::Activation;
 pub(crate) use bf16::Bf16Unit;
 pub(crate) use bf16_decode::{PackedContext, PackedKv};
 pub(crate) use decode_attention::{KvSpan, decode_attention};
 pub(crate) use exp::{EXP_SERIES, ROUND_TO_INTEGER};
-pub(crate) use gated::{Activation, gated};
+pub(crate) use gated::gated;
 pub(crate) use host::{HostTensor, Number, Values, contiguous, floats, host, values};
 pub(crate) use matrix::Cores;
 pub(crate) use packed_attention::packed_attention;

@@ -11,7 +11,7 @@ use cubecl::{
 };
 
 use super::{
-    super::gated::Activation,
+    super::activation::Activation,
     CubeTensor, MOST_CUBES,
     gated::{Sigmoid, sigmoid},
 };

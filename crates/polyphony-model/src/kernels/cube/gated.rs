@@ -8,8 +8,8 @@ use cubecl::prelude::*;
 
 use super::{
     super::{
+        activation::{Activation, GELU_CUBIC, GELU_SCALE},
         differentiable::{Input, Op, SavedTensors, apply},
-        gated::{Activation, GELU_CUBIC, GELU_SCALE},
     },
     CubeTensor, cubes_of_units, empty, operand, units,
 };
