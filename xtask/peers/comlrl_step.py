@@ -67,6 +67,8 @@ class TimedTrainer(MAGRPOTrainer):
     def record(self, kind, function, *values, **options):
         start = time.perf_counter()
         result = function(*values, **options)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         self.seconds[kind].append(time.perf_counter() - start)
         return result
 
@@ -92,6 +94,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("model", help="Hugging Face directory")
     parser.add_argument("--precision", choices=DTYPES, default="f32")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--steps", type=int, default=3)
@@ -121,7 +124,7 @@ def main():
             rollout_buffer_size=1,
             train_batch_size=1,
             eval_interval=0,
-            agent_devices="cpu",
+            agent_devices=arguments.device,
         ),
     )
     # No token ends a response early, as in `polyphony bench`.
@@ -137,6 +140,7 @@ def main():
         "generation_tokens_per_second": tokens / generation,
         # ru_maxrss is in KiB on Linux.
         "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "device_memory_gb": torch.cuda.max_memory_reserved() / 1e9 if torch.cuda.is_initialized() else None,
         "threads": torch.get_num_threads(),
         "prompt_tokens": trainer.prompt_tokens[:agents],
     }))

@@ -25,15 +25,17 @@ class Clock(StoppingCriteria):
         self.times = []
 
     def __call__(self, input_ids, scores, **_):
+        if input_ids.is_cuda:
+            torch.cuda.synchronize()
         self.times.append(time.perf_counter())
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool)
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
 def seconds_per_pass(model, prompt, rows):
     clock = Clock()
     model.generate(
         prompt.repeat(rows, 1),
-        attention_mask=torch.ones(rows, PROMPT_TOKENS, dtype=torch.long),
+        attention_mask=torch.ones(rows, PROMPT_TOKENS, dtype=torch.long, device=prompt.device),
         # The first token comes from the pass over the prompt.
         min_new_tokens=PASSES + 1,
         max_new_tokens=PASSES + 1,
@@ -49,14 +51,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("model", help="Hugging Face directory")
     parser.add_argument("--precision", choices=DTYPES, default="f32")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16, 32])
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
 
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=DTYPES[arguments.precision])
-    model.eval()
-    prompt = torch.randint(3, model.config.vocab_size, (1, PROMPT_TOKENS))
+    model.eval().to(arguments.device)
+    prompt = torch.randint(3, model.config.vocab_size, (1, PROMPT_TOKENS)).to(arguments.device)
     seconds = {}
     for rows in arguments.rows:
         seconds_per_pass(model, prompt, rows)  # Warms up.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::{
-    circles, edges, files, fuzz, links, mpi, names, packages, phrases,
+    circles, cuda, edges, files, fuzz, links, mpi, names, packages, phrases,
     process::{self, say},
     site,
     tools::{self, Tool},
@@ -107,7 +107,15 @@ const DEVICE_CHECKS: &[Check] = &[
         name: "tests on the device wgpu",
         run: |_| wgpu_tests(),
     },
+    Check {
+        name: "kernels compiled for cuda",
+        run: cuda_kernels,
+    },
 ];
+
+/// The features with which the tests of devices are built. They are the same for all tests, so that there is one build.
+const DEVICE_FEATURES: &str =
+    "polyphony-device-tests/wgpu,polyphony-device-tests/mock-cuda,polyphony-model/wgpu";
 
 /// Which checks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,7 +273,7 @@ fn wgpu_tests() -> Result<Outcome> {
         "--package",
         "polyphony-model",
         "--features",
-        "polyphony-device-tests/wgpu,polyphony-model/wgpu",
+        DEVICE_FEATURES,
         "--profile",
         "devices",
         "--lib",
@@ -278,6 +286,31 @@ fn wgpu_tests() -> Result<Outcome> {
         "device::tests",
         "cube::tests",
     ])
+}
+
+/// Lets CUDA's compiler compile the kernels, on a driver without a device.
+fn cuda_kernels(metadata: &Metadata) -> Result<Outcome> {
+    let target = metadata.target_directory.as_std_path();
+    let toolkit = match cuda::Toolkit::obtain(&target.join("xtask-tools")) {
+        Ok(toolkit) => toolkit,
+        Err(error) => return Ok(Outcome::NotRun(format!("{error:#}"))),
+    };
+    cargo(&[
+        "build",
+        "--package",
+        "polyphony-mock-cuda",
+        "--profile",
+        "devices",
+    ])?;
+    cuda::compile_kernels(&toolkit, &target.join("devices"), || {
+        let mut test = process::cargo();
+        test.args(["test", "--package", "polyphony-device-tests"]);
+        test.args(["--package", "polyphony-model"]);
+        test.args(["--features", DEVICE_FEATURES, "--profile", "devices"]);
+        test.args(["--test", "compiled_for_cuda", "--", "--ignored"]);
+        test
+    })?;
+    Ok(Outcome::Passed)
 }
 
 /// Lints the workspace, and what is built only with MPI if this machine has it.

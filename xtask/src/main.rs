@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod ci;
 mod circles;
+mod cuda;
 mod edges;
 mod files;
 mod fuzz;

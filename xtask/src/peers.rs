@@ -26,10 +26,10 @@ mod theirs;
 
 use self::{
     comparison::{Comparison, Effort, Part},
-    install::{Environment, PEERS},
+    install::Environment,
     machine::Machine,
     ours::Programs,
-    precision::Precision,
+    precision::{Device, Precision},
     table::Row,
     theirs::Peers,
 };
@@ -40,6 +40,9 @@ pub(crate) struct Plan {
     /// Compare only these parts, separated by commas.
     #[arg(long, value_name = "PARTS", value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Let both sides compute on this device. On cuda, only training steps and decoding are compared.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
     /// Measure less often, to see that everything works. The figures vary more.
     #[arg(long)]
     quick: bool,
@@ -57,7 +60,7 @@ pub(crate) struct Plan {
 /// If a program or a peer cannot be built or installed, or a measurement fails. Other measurements are made and
 /// printed nevertheless.
 pub(crate) fn run(plan: &Plan) -> Result<()> {
-    let work = plan.work(&Precision::of_this_processor())?;
+    let work = plan.work(&Precision::of(plan.device))?;
     if let Some(file) = &plan.json {
         check_folder(file)?;
     }
@@ -74,11 +77,12 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     };
     let mut versions = peers.versions()?;
     versions["polyphony"] = json!(machine::commit());
-    let programs = Programs::build()?;
+    let programs = Programs::build(plan.device)?;
     let comparison = Comparison {
         model: programs.model()?,
         programs,
         peers,
+        device: plan.device,
         effort: match plan.quick {
             true => Effort::Quick,
             false => Effort::Full,
@@ -100,6 +104,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     }
     let report = Report {
         machine,
+        device: plan.device,
         versions,
         rows,
     };
@@ -123,9 +128,11 @@ impl Plan {
         let parts = Part::value_variants().iter().filter(|part| is_chosen(part));
         let work =
             parts.flat_map(|part| precisions.iter().map(move |&precision| (*part, precision)));
-        // llama.cpp has its copy of the model in bf16.
-        let is_possible = |(part, precision): &(Part, Precision)| {
-            *part != Part::Llamacpp || *precision == Precision::Bf16
+        let is_possible = |(part, precision): &(Part, Precision)| match (self.device, part) {
+            // llama.cpp has its copy of the model in bf16.
+            (Device::Cpu, Part::Llamacpp) => *precision == Precision::Bf16,
+            (Device::Cpu, _) | (Device::Cuda, Part::Step | Part::Decode) => true,
+            (Device::Cuda, _) => false,
         };
         let work: Vec<_> = work.filter(is_possible).collect();
         if !precisions.contains(&Precision::Bf16) {
@@ -149,8 +156,12 @@ impl Plan {
         }
         let environment = Environment {
             python: "python3",
-            folder: cache.join("venv"),
-            packages: PEERS,
+            // PyTorch has one build for each.
+            folder: cache.join(match self.device {
+                Device::Cpu => "venv",
+                Device::Cuda => "venv-cuda",
+            }),
+            packages: &install::peers(self.device),
         };
         let advice = format!(
             "if a package is missing or damaged, remove {} to install all again",
@@ -182,6 +193,7 @@ fn check_folder(file: &Path) -> Result<()> {
 /// All figures, and what they belong to.
 struct Report {
     machine: Machine,
+    device: Device,
     /// The versions by name, as an object.
     versions: Value,
     rows: Vec<Row>,
@@ -196,7 +208,11 @@ impl Report {
             threads,
             ..
         } = &self.machine;
-        writeln!(out, "{date} UTC, {processor}, {threads} threads")?;
+        let device = self.device;
+        writeln!(
+            out,
+            "{date} UTC, on {device}, {processor}, {threads} threads"
+        )?;
         let versions = self.versions.as_object().into_iter().flatten();
         let versions = versions.map(|(name, version)| {
             format!(
@@ -220,6 +236,7 @@ impl Report {
             "date": self.machine.date,
             "processor": self.machine.processor,
             "threads": self.machine.threads,
+            "device": self.device.to_string(),
             "busy_fraction": self.machine.busy_fraction,
             "quick": quick,
             "versions": self.versions,
@@ -260,6 +277,11 @@ mod tests {
                 &both[..1],
                 "step f32, decode f32, score f32, limits f32",
             ),
+            (
+                "--device cuda",
+                &both,
+                "step f32, step bf16, decode f32, decode bf16",
+            ),
         ] {
             let work = plan(line).work(precisions).unwrap();
             let names = work
@@ -268,6 +290,7 @@ mod tests {
             assert_eq!(names.collect::<Vec<_>>().join(", "), expected, "{line}");
         }
         assert!(plan("--only llamacpp").work(&both[..1]).is_err());
+        assert!(plan("--device cuda --only score").work(&both).is_err());
     }
 
     #[test]

@@ -125,7 +125,7 @@ pub(crate) fn obtain(tool: Tool, folder: &Path) -> Result<PathBuf> {
 
 /// Lets `pip` install one package into `folder`. An interrupted installation cannot be mistaken for a
 /// complete one, because `pip` moves its files into the folder at the end.
-fn install(package: &str, version: &str, folder: &Path) -> Result<()> {
+pub(crate) fn install(package: &str, version: &str, folder: &Path) -> Result<()> {
     say(format_args!("obtaining {package} {version} from PyPI"));
     let output = Command::new("python3")
         .args([

@@ -2,7 +2,7 @@
 
 use std::num::Saturating;
 
-use polyphony_model::{AttentionScores, Precision};
+use polyphony_model::Precision;
 
 use crate::{
     algorithm::{AgentSpec, AlgorithmMemory, ComputeDevice, MemoryNeed},
@@ -45,15 +45,11 @@ impl AgentSpec {
             0 | 1 => 1,
             _ => 2,
         };
-        let scores = match self.device {
-            ComputeDevice::Cpu => AttentionScores::Recomputed,
-            ComputeDevice::Gpu => AttentionScores::Stored,
-        };
         let activations = self.longest_history_tokens.map_or(0, |history| {
             let tokens = history + samples * config.max_new_tokens;
             let activations = config.updates.activations;
             self.model
-                .activation_bytes(tokens, activations, scores, self.precision)
+                .activation_bytes(tokens, activations, self.precision)
         });
         AlgorithmMemory {
             lasting: vec![MemoryNeed::new("optimizer", self.moment_bytes(config))],

@@ -7,7 +7,8 @@
 //!   and 4 responses of 64 tokens.
 //!
 //! `cargo bench -p polyphony-model` runs all benchmarks, `cargo bench -p polyphony-model -- tiny` only
-//! those of the tiny model.
+//! those of the tiny model. With the feature `cuda` or `wgpu`, the variable `POLYPHONY_BENCH_DEVICE` of the environment
+//! may name this device instead of the CPU.
 
 use std::{cell::LazyCell, collections::HashMap, fs, hint::black_box, time::Instant};
 
@@ -61,12 +62,24 @@ const SIZES: [Size; 2] = [
 
 const NEW_TOKENS: usize = 17;
 
-/// Every size in every precision of this processor, with the first part of a benchmark's name.
+/// The device that the models run on.
+fn device() -> Device {
+    match std::env::var("POLYPHONY_BENCH_DEVICE").as_deref() {
+        #[cfg(feature = "cuda")]
+        Ok("cuda") => Device::cuda(0),
+        #[cfg(feature = "wgpu")]
+        Ok("wgpu") => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        Ok("cpu") | Err(_) => Device::flex(),
+        Ok(name) => panic!("POLYPHONY_BENCH_DEVICE is `{name}`, which is no device of this build"),
+    }
+}
+
+/// Every size in every precision of the device, with the first part of a benchmark's name.
 fn variants(work: &str) -> Vec<(Size, Precision, String)> {
     let mut variants = Vec::new();
     for size in SIZES {
         for (precision, name) in [(Precision::F32, "f32"), (Precision::Bf16, "bf16")] {
-            if precision.check(&Device::flex()).is_ok() {
+            if precision.check(&device()).is_ok() {
                 variants.push((size, precision, format!("{work}/{}/{name}", size.name)));
             }
         }
@@ -180,7 +193,7 @@ impl Size {
         let path = folder.path().join("model.safetensors");
         safetensors::serialize_to_file(views, None, &path).expect("disk space");
         let files = ModelFiles::open(folder.path()).expect("a whole model");
-        let model = LanguageModel::load(&files, &Device::flex()).expect("a whole model");
+        let model = LanguageModel::load(&files, &device()).expect("a whole model");
         model
             .with_precision(precision)
             .expect("the processor has it")

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 pub(crate) use self::keys::Keys;
-pub use self::memory::{AttentionScores, WeightSize};
+pub use self::memory::WeightSize;
 pub(crate) use self::parts::{ExpertSizes, Parts, Window};
 pub use self::rope::{Rope, RopeScaling};
 pub(crate) use self::tensors::LayerTensor;

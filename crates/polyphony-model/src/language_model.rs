@@ -424,6 +424,14 @@ impl LanguageModel {
         DecodeWeights::of(&self.network, self.precision)
     }
 
+    /// The same model with its first layers only.
+    #[cfg(all(test, feature = "wgpu"))]
+    pub(crate) fn truncated(mut self, layers: usize) -> Self {
+        self.network.truncate(layers);
+        self.config.layers = layers;
+        self
+    }
+
     /// Checks that all token ids are in the vocabulary.
     pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<(), ModelError> {
         let vocab_size = self.config.vocab_size;

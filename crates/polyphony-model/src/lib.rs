@@ -44,6 +44,7 @@
 
 mod architectures;
 mod config;
+mod device_work;
 mod error;
 mod files;
 mod generation;
@@ -57,7 +58,8 @@ mod scoring;
 mod transfer;
 
 pub use architectures::Architecture;
-pub use config::{AttentionScores, ModelConfig, Rope, RopeScaling, WeightSize};
+pub use config::{ModelConfig, Rope, RopeScaling, WeightSize};
+pub use device_work::DeviceWork;
 pub use error::ModelError;
 pub use files::{
     Adapter, ChatTemplate, Message, MessageRole, ModelAssets, ModelFiles, TensorSpec, TensorValues,

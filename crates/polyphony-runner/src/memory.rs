@@ -195,14 +195,25 @@ impl Plan<'_> {
         }
     }
 
-    /// What an agent needs while it samples: keys and values.
+    /// What an agent needs while it samples: keys and values, and on a GPU copies of weights.
     fn sampling(&self, member: &Member) -> Vec<MemoryNeed> {
         let cache = member.longest_prompt_tokens.map_or(0, |prompt| {
             self.cached_tokens(member, prompt)
                 .saturating_mul(member.config.cached_numbers_per_token())
                 .saturating_mul(member.precision.bytes())
         });
-        vec![MemoryNeed::new("keys and values", cache)]
+        let copies = match member.device {
+            DeviceChoice::Cpu => 0,
+            _ => {
+                let lora = self.recipe.fine_tuning.lora();
+                let config = &member.config;
+                config.decoding_copy_bytes(lora.as_ref(), member.precision)
+            }
+        };
+        vec![
+            MemoryNeed::new("keys and values", cache),
+            MemoryNeed::new("weights for decoding", copies),
+        ]
     }
 
     /// The number of tokens of prompts and responses that are in memory together: in a training step or in a
@@ -210,23 +221,19 @@ impl Plan<'_> {
     fn cached_tokens(&self, member: &Member, prompt: usize) -> u64 {
         let recipe = self.recipe;
         let samples = self.algorithm.sampling_plan().samples;
-        let step = self.tree_tokens(member.device, prompt, samples) * count(recipe.tasks_per_step);
+        let step = self.tree_tokens(prompt, samples) * count(recipe.tasks_per_step);
         // In an evaluation, the episodes of a task share only their first prompt.
         let episodes = count(recipe.evaluation.samples);
         let tasks = tasks_at_once(recipe.evaluation.samples).min(recipe.evaluation.tasks);
         let (prompt, last_prompt) = (count(prompt), self.last_prompt(prompt));
-        let prompts = match member.device {
-            DeviceChoice::Cpu => prompt + episodes * (last_prompt - prompt),
-            _ => episodes * last_prompt,
-        };
+        let prompts = prompt + episodes * (last_prompt - prompt);
         let evaluation = count(tasks) * (prompts + episodes * count(recipe.max_new_tokens));
         (count(member.roles.len()) * step.max(evaluation)).0
     }
 
-    /// The number of tokens of one role's prompts and responses at the last turn of a task. On the CPU a common
-    /// prefix of several prompts is stored once; other devices may share nothing, so every prompt is counted in
-    /// full.
-    fn tree_tokens(&self, device: DeviceChoice, prompt: usize, samples: usize) -> Saturating<u64> {
+    /// The number of tokens of one role's prompts and responses at the last turn of a task. A common prefix of several
+    /// prompts is stored once.
+    fn tree_tokens(&self, prompt: usize, samples: usize) -> Saturating<u64> {
         let responses = count(samples) * count(self.recipe.max_new_tokens);
         let joint_actions = self
             .algorithm
@@ -240,11 +247,7 @@ impl Plan<'_> {
             distinct_tokens += nodes * (responses + joint_actions * count(prompt));
             nodes *= joint_actions;
         }
-        let prompts = match device {
-            DeviceChoice::Cpu => distinct_tokens,
-            _ => nodes * self.last_prompt(prompt),
-        };
-        prompts + nodes * responses
+        distinct_tokens + nodes * responses
     }
 
     /// The number of tokens of the longest prompt at the last turn, assuming that no later observation is
@@ -474,10 +477,8 @@ mod tests {
             ..plan(&recipe)
         };
         plan.spec.horizon = 3;
-        let tokens = |device| plan.tree_tokens(device, observation, samples);
-        assert_eq!(tokens(DeviceChoice::Cpu), count(stored + responses));
-        let whole: usize = prompts.iter().map(Vec::len).sum();
-        assert_eq!(tokens(DeviceChoice::Cuda(0)), count(whole + responses));
+        let tokens = plan.tree_tokens(observation, samples);
+        assert_eq!(tokens, count(stored + responses));
     }
 
     #[test]
@@ -512,9 +513,11 @@ mod tests {
         members[1].device = DeviceChoice::Cuda(1);
         let apart = plan.needs(&members);
         let on_gpu = &apart[1].1;
-        assert!(
-            on_gpu.temporary() > apart[0].1.temporary(),
-            "a GPU stores attention scores"
+        let copies = |needs: &Needs| bytes(&needs.sampling, "weights for decoding");
+        assert_eq!(copies(first), 0);
+        assert_eq!(
+            copies(on_gpu),
+            config.decoding_copy_bytes(None, Precision::F32)
         );
         let by_device = by_device(&apart);
         assert_eq!(by_device["cpu"], first_alone);

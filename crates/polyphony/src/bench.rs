@@ -15,7 +15,10 @@ use polyphony_marl::{
     Agent, AlgorithmSettings, EnvironmentSpec, Magrpo, MomentFormat, Progress, Step, Team,
     TextCodec, TrainingConfig, Updates, start_tasks, train_step,
 };
-use polyphony_model::{Activations, LanguageModel, ModelFiles, Precision, Sampling};
+use polyphony_model::{
+    Activations, DeviceWork, GenerationConfig, LanguageModel, ModelFiles, Precision, PromptGroup,
+    Sampling, StreamKey, generate,
+};
 use polyphony_runner::peak_memory_mib;
 use serde::Serialize;
 
@@ -53,6 +56,21 @@ pub(crate) struct Measurements {
     pub(crate) peak_rss_gb: Option<f64>,
     /// Threads that share the work.
     pub(crate) threads: usize,
+    /// Memory that the steps made the GPU allocate, which includes freed memory that is kept, in units of 10⁹ bytes;
+    /// `null` on the CPU.
+    pub(crate) device_memory_gb: Option<f64>,
+    /// `null` on the CPU.
+    #[serde(flatten)]
+    pub(crate) pass: PassWork,
+}
+
+/// What a decoding pass costs besides computing: for all responses of one agent, which are decoded together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct PassWork {
+    /// Kernels that are launched in a pass that is not the replay of a recorded one.
+    pub(crate) launches_per_pass: Option<u64>,
+    /// Bytes that the host reads, on average over the passes between two readings.
+    pub(crate) bytes_read_per_pass: Option<f64>,
 }
 
 /// Two agents summarize the task's `post`. The closer the length of the second text is to 2.4 times that of
@@ -162,7 +180,45 @@ pub(crate) fn bench(
         steps.push((seconds, step));
         on_step(index + 1);
     }
-    Ok(measurements(&steps))
+    let memory = device.memory_pool_usage().map(|usage| usage.bytes_reserved);
+    let model = &team.iter().next().context("the team has no agent")?.model;
+    Ok(Measurements {
+        device_memory_gb: memory.map(|bytes| round(bytes as f64 / 1e9)),
+        pass: match memory {
+            Some(_) => pass_work(model, workload.samples)?,
+            None => PassWork::default(),
+        },
+        ..measurements(&steps)
+    })
+}
+
+/// Counts the work of a decoding pass with this many rows.
+fn pass_work(model: &LanguageModel, rows: usize) -> Result<PassWork> {
+    let work = |new_tokens: usize| {
+        let keys = (0..rows).map(|row| StreamKey([row as u8; 32])).collect();
+        let group = PromptGroup {
+            prompt: &[0; 32],
+            keys,
+            prefix_group: 0,
+        };
+        let config = GenerationConfig {
+            sampling: Sampling::default(),
+            max_new_tokens: new_tokens,
+            stop_tokens: Vec::new(),
+        };
+        let (work, generated) = DeviceWork::of(|| generate(model, &[group], &config, &mut |_| ()));
+        generated?;
+        anyhow::Ok(work)
+    };
+    // The first token comes from the prompt, and the pass for the second one is launched. The pass for the third one is
+    // recorded, and later ones are replayed.
+    let launches = work(3)?.launches - work(2)?.launches;
+    let (few, many) = (17, 81);
+    let bytes = work(many)?.sampled_bytes - work(few)?.sampled_bytes;
+    Ok(PassWork {
+        launches_per_pass: Some(launches),
+        bytes_read_per_pass: Some(bytes as f64 / (many - few) as f64),
+    })
 }
 
 /// Two copies of the model. Without stop tokens every response has the full length.
@@ -218,6 +274,8 @@ fn measurements(steps: &[(f64, Step)]) -> Measurements {
         generation_tokens_per_second: round(tokens as f64 / generation_seconds),
         peak_rss_gb: peak_memory_mib().map(|mib| round(mib as f64 * 1024.0 / 1e6)),
         threads: rayon::current_num_threads(),
+        device_memory_gb: None,
+        pass: PassWork::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::{
     ours::{Benchmarks, Programs},
-    precision::Precision,
+    precision::{Device, Precision},
     table::Row,
     theirs::Peers,
 };
@@ -63,12 +63,19 @@ impl Effort {
 }
 
 /// The measurements of a training step: the field that both programs print, what it is, and its unit.
-const STEP: [(&str, &str, &str); 4] = [
+const STEP: [(&str, &str, &str); 3] = [
     ("seconds_per_step", "training step", "s"),
     ("generation_seconds_per_step", "its generation", "s"),
     ("update_seconds_per_step", "its updates", "s"),
-    ("peak_rss_gb", "its peak memory", "GB"),
 ];
+
+/// The memory of a training step, in the same way.
+fn step_memory(device: Device) -> (&'static str, &'static str, &'static str) {
+    match device {
+        Device::Cpu => ("peak_rss_gb", "its peak memory", "GB"),
+        Device::Cuda => ("device_memory_gb", "memory that its allocator holds", "GB"),
+    }
+}
 
 /// A peer that decodes.
 struct Decoder {
@@ -97,6 +104,7 @@ pub(super) struct Comparison {
     pub(super) peers: Peers,
     /// The default model, as a Hugging Face directory.
     pub(super) model: PathBuf,
+    pub(super) device: Device,
     pub(super) effort: Effort,
 }
 
@@ -108,7 +116,7 @@ impl Comparison {
     pub(super) fn compare(&self, part: Part, precision: Precision) -> Result<Vec<Row>> {
         match part {
             Part::Step => self.step(precision),
-            Part::Decode => self.decode(precision, &TRANSFORMERS, self.model_option(precision)),
+            Part::Decode => self.decode(precision, &TRANSFORMERS, self.on_device(precision)),
             Part::Score => self.score(precision),
             Part::Llamacpp => self.decode(precision, &LLAMACPP, vec![self.peers.gguf()?.into()]),
             Part::Limits => self.limits(precision),
@@ -117,7 +125,7 @@ impl Comparison {
 
     fn step(&self, precision: Precision) -> Result<Vec<Row>> {
         let steps = self.effort.steps();
-        let mut arguments = self.model_option(precision);
+        let mut arguments = self.on_device(precision);
         arguments.extend(["--steps".into(), steps.to_string().into()]);
         let (ours, theirs) = in_turn(
             &format!("training step, {precision}"),
@@ -125,7 +133,11 @@ impl Comparison {
             || self.programs.step(&self.model, precision, steps),
             || self.peers.measure("comlrl_step.py", &arguments),
         )?;
-        for field in ["response_tokens_per_step", "threads"] {
+        let same: &[&str] = match self.device {
+            Device::Cpu => &["response_tokens_per_step", "threads"],
+            Device::Cuda => &["response_tokens_per_step"],
+        };
+        for &field in same {
             let (ours, theirs) = (&ours[0][field], &theirs[field]);
             ensure!(
                 ours == theirs,
@@ -140,7 +152,8 @@ impl Comparison {
             ours: ours.each_ref().map(|ours| ours[field].as_f64()),
             theirs: theirs[field].as_f64(),
         };
-        Ok(STEP.map(row).into())
+        let fields = STEP.into_iter().chain([step_memory(self.device)]);
+        Ok(fields.map(row).collect())
     }
 
     fn decode(
@@ -256,6 +269,13 @@ impl Comparison {
             "--precision".into(),
             precision.into(),
         ]
+    }
+
+    /// As [`Self::model_option`], for a script that can use the device.
+    fn on_device(&self, precision: Precision) -> Vec<OsString> {
+        let mut arguments = self.model_option(precision);
+        arguments.extend(["--device".into(), self.device.to_string().into()]);
+        arguments
     }
 
     fn benchmarks(&self, filter: &str) -> Result<Benchmarks> {

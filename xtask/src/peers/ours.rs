@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use cargo_metadata::{Message, Target};
 use serde_json::Value;
 
-use super::precision::Precision;
+use super::precision::{Device, Precision};
 use crate::process;
 
 /// The programs, built in release mode.
@@ -19,6 +19,7 @@ use crate::process;
 pub(super) struct Programs {
     polyphony: PathBuf,
     benchmarks: PathBuf,
+    device: Device,
 }
 
 /// The median of one benchmark.
@@ -38,11 +39,14 @@ impl Programs {
     ///
     /// # Errors
     /// If the build fails.
-    pub(super) fn build() -> Result<Self> {
+    pub(super) fn build(device: Device) -> Result<Self> {
         let mut build = process::cargo();
         build.args(["build", "--release"]);
         build.args(["--package", "polyphony", "--bin", "polyphony"]);
         build.args(["--package", "polyphony-model", "--bench", "network"]);
+        if device == Device::Cuda {
+            build.args(["--features", "polyphony/cuda,polyphony-model/cuda"]);
+        }
         build.arg("--message-format=json-render-diagnostics");
         let messages = process::output(&mut build)?;
         let program = |is_it: fn(&Target) -> bool| -> Result<PathBuf> {
@@ -60,6 +64,7 @@ impl Programs {
         Ok(Self {
             polyphony: program(|target| target.is_bin() && target.name == "polyphony")?,
             benchmarks: program(|target| target.is_bench() && target.name == "network")?,
+            device,
         })
     }
 
@@ -83,6 +88,7 @@ impl Programs {
         bench.args(["bench", "--model"]).arg(model);
         bench.args(["--precision", precision.setting()]);
         bench.args(["--steps", &steps.to_string()]);
+        bench.args(["--device", &self.device.to_string()]);
         let printed = process::captured(&mut bench)?;
         serde_json::from_slice(&printed).context("reading the results of `polyphony bench`")
     }
@@ -97,6 +103,7 @@ impl Programs {
         let mut benchmarks = Command::new(&self.benchmarks);
         benchmarks.arg("--bench").args(options).arg(filter);
         benchmarks.env("CRITERION_HOME", folder.path());
+        benchmarks.env("POLYPHONY_BENCH_DEVICE", self.device.to_string());
         process::captured(&mut benchmarks)?;
         let mut found = Benchmarks::new();
         read_benchmarks(folder.path(), &mut found)?;

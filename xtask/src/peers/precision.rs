@@ -1,4 +1,4 @@
-//! The precisions that are compared.
+//! The precisions and devices that are compared.
 
 use std::{fmt, fs};
 
@@ -9,9 +9,35 @@ pub(super) enum Precision {
     Bf16,
 }
 
+/// The device on which both sides compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Device {
+    Cpu,
+    /// An NVIDIA GPU, the only kind that the peers share with Polyphony.
+    Cuda,
+}
+
+/// The name in Polyphony and in PyTorch.
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        })
+    }
+}
+
 impl Precision {
+    /// The precisions that a device computes in quickly.
+    pub(super) fn of(device: Device) -> Vec<Self> {
+        match device {
+            Device::Cpu => Self::of_this_processor(),
+            Device::Cuda => vec![Self::F32, Self::Bf16],
+        }
+    }
+
     /// The precisions that this processor computes in quickly. Without AVX512-BF16, bfloat16 is emulated.
-    pub(super) fn of_this_processor() -> Vec<Self> {
+    fn of_this_processor() -> Vec<Self> {
         let description = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         match has_bf16(&description) {
             true => vec![Self::F32, Self::Bf16],

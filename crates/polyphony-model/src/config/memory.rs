@@ -5,8 +5,8 @@
 
 use std::{num::Saturating, ops::Add as _};
 
-use super::ModelConfig;
-use crate::lora::LoraConfig;
+use super::{ModelConfig, tensors::LayerTensor};
+use crate::lora::{LoraConfig, Projection};
 use crate::{Activations, Precision, kernels::CHUNK_LOGITS};
 
 /// Bytes of a 32-bit float.
@@ -18,15 +18,6 @@ const MAX_COUNT: u64 = 1 << 48;
 
 /// The largest count of cached numbers per token, which callers multiply by tokens.
 const MAX_PER_TOKEN: u64 = 1 << 36;
-
-/// What attention stores for the backward pass of the scores of all pairs of tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttentionScores {
-    /// Nothing, as on the CPU, whose kernel recomputes the scores in the backward pass.
-    Recomputed,
-    /// The scores and the weights computed from them, as on other devices.
-    Stored,
-}
 
 /// A count whose arithmetic saturates.
 type Count = Saturating<u64>;
@@ -124,13 +115,42 @@ impl ModelConfig {
         self.weight_count().saturating_sub(embeddings.0)
     }
 
+    /// The bytes of the copies of weights from which a GPU decodes: of matrices that are joined, that adapters are
+    /// merged into, or that are rounded. All others are read where they are.
+    pub fn decoding_copy_bytes(&self, lora: Option<&LoraConfig>, precision: Precision) -> u64 {
+        let is_rounded = precision != Precision::F32;
+        let is_copied = |tensor: &LayerTensor| match tensor.projection {
+            // The router of a mixture of experts is a matrix, too.
+            None => is_rounded && tensor.shape.len() == 2,
+            Some(Projection::Output | Projection::Down) if tensor.experts.is_none() => {
+                let has_adapter = |lora: &LoraConfig| {
+                    let mut targets = lora.targets.iter();
+                    targets.any(|target| Some(*target) == tensor.projection)
+                };
+                is_rounded || lora.is_some_and(has_adapter)
+            }
+            // Joined with others.
+            Some(_) => true,
+        };
+        let tensors = self.layer_tensors();
+        let copied = tensors.iter().filter(|tensor| is_copied(tensor));
+        let of_layer = copied
+            .map(|tensor| elements(&tensor.shape) * count(tensor.experts.unwrap_or(1)))
+            .fold(count(0), Count::add);
+        let head = match is_rounded {
+            true => elements(&[self.vocab_size, self.hidden_size]),
+            false => count(0),
+        };
+        let bytes = (count(self.layers) * of_layer + head) * Saturating(precision.bytes());
+        bytes.0.min(MAX_COUNT)
+    }
+
     /// The bytes that a forward pass over one packed group of this many tokens stores for the backward
     /// pass, plus the chunk of logits that is in memory at once.
     pub fn activation_bytes(
         &self,
         tokens: usize,
         activations: Activations,
-        scores: AttentionScores,
         precision: Precision,
     ) -> u64 {
         // With experts, each token runs through some of them, and its input is gathered for each.
@@ -142,25 +162,25 @@ impl ModelConfig {
             ),
         };
         let [d, layers, tokens] = [self.hidden_size, self.layers, tokens].map(count);
-        let pairs = match scores {
-            AttentionScores::Recomputed => count(0),
-            AttentionScores::Stored => count(2) * count(self.heads) * tokens,
-        };
-        // Hidden states before each norm and after each sum, which are 32-bit floats in every precision.
+        // The input of each norm, in 32-bit floats in every precision, and for each query head the logarithm of a sum.
         let norms_after = count(if self.parts.norms_after { 2 } else { 0 });
-        let hidden = (count(4) + norms_after) * d * Saturating(F32_BYTES);
-        // Normalized hidden states; queries, rotated queries and attention outputs; keys and values, before and
-        // after rotation; gate, up projection and their product.
+        let floats = (count(2) + norms_after) * d + count(self.heads);
+        // Outputs of norms, rotated queries, rotated keys, values, outputs of attention, gate, up and their product.
         let narrow = count(2) * d
-            + count(3) * count(self.query_width())
-            + count(4) * count(self.key_width())
+            + count(2) * count(self.query_width())
+            + count(2) * count(self.key_width())
             + count(3) * inner
             + gathered
-            + pairs;
-        let layer = hidden + narrow * Saturating(precision.bytes());
+            // Queries and keys before their norms.
+            + match self.parts.query_key_norm {
+                true => count(self.query_width()) + count(self.key_width()),
+                false => count(0),
+            };
+        let layer = floats * Saturating(F32_BYTES) + narrow * Saturating(precision.bytes());
+        // What one layer needs besides: the forward pass holds intermediate results, the backward pass gradients.
         let per_token = match activations {
-            Activations::Keep => layers * layer,
-            Activations::Recompute => layers * d * Saturating(F32_BYTES) + layer,
+            Activations::Keep => (layers + count(1)) * layer,
+            Activations::Recompute => layers * d * Saturating(F32_BYTES) + count(2) * layer,
         };
         let all = tokens * per_token + Saturating(head_chunk());
         all.0.min(MAX_COUNT)
@@ -190,34 +210,27 @@ mod tests {
     #[test]
     fn activations_grow_with_tokens_and_shrink_if_recomputed() {
         let config = tiny();
-        let bytes = |tokens, activations, scores| {
-            config.activation_bytes(tokens, activations, scores, Precision::F32) - head_chunk()
+        let bytes = |tokens, activations| {
+            config.activation_bytes(tokens, activations, Precision::F32) - head_chunk()
         };
-        let bytes_of_100 = |activations, scores| bytes(100, activations, scores);
-        let without_scores = bytes_of_100(Activations::Keep, AttentionScores::Recomputed);
-        assert_eq!(
-            bytes(200, Activations::Keep, AttentionScores::Recomputed),
-            2 * without_scores
-        );
-        assert!(bytes_of_100(Activations::Recompute, AttentionScores::Recomputed) < without_scores);
-        let pairs = 2 * 4 * config.layers * config.heads * 100 * 100;
-        let with_scores = bytes_of_100(Activations::Keep, AttentionScores::Stored);
-        assert_eq!(with_scores - without_scores, pairs as u64);
+        let kept = bytes(100, Activations::Keep);
+        assert_eq!(bytes(200, Activations::Keep), 2 * kept);
+        assert!(bytes(100, Activations::Recompute) < kept);
     }
 
     #[test]
     fn experts_and_norms_after_are_counted() {
         let bytes = |parts| {
             let config = ModelConfig { parts, ..tiny() };
-            let scores = AttentionScores::Recomputed;
-            config.activation_bytes(10, Activations::Keep, scores, Precision::F32)
+            config.activation_bytes(10, Activations::Keep, Precision::F32)
         };
         let (config, plain) = (tiny(), bytes(Parts::default()));
         let norms_after = Parts {
             norms_after: true,
             ..Parts::default()
         };
-        let floats = |count: usize| 4 * 10 * (config.layers * count) as u64;
+        // One layer more is counted for what a layer needs while it runs.
+        let floats = |count: usize| 4 * 10 * ((config.layers + 1) * count) as u64;
         assert_eq!(bytes(norms_after) - plain, floats(2 * config.hidden_size));
         let experts = Parts {
             experts: Some(ExpertSizes {
@@ -230,6 +243,33 @@ mod tests {
         };
         let added = 3 * config.intermediate_size + 6 * config.hidden_size;
         assert_eq!(bytes(experts) - plain, floats(added));
+    }
+
+    #[test]
+    fn copies_for_decoding_are_those_that_are_not_read_in_place() {
+        let config = tiny();
+        let (d, keys, inner) = (
+            config.hidden_size,
+            config.key_width(),
+            config.intermediate_size,
+        );
+        let joined = d * (config.query_width() + 2 * keys + 2 * inner);
+        let [output, down] = [d * config.query_width(), d * inner];
+        let of_layers = |numbers: usize| (config.layers * numbers) as u64;
+        let bytes =
+            |lora: Option<&LoraConfig>, precision| config.decoding_copy_bytes(lora, precision);
+        assert_eq!(bytes(None, Precision::F32), 4 * of_layers(joined));
+        let lora = LoraConfig {
+            targets: vec![Projection::Down],
+            ..LoraConfig::default()
+        };
+        assert_eq!(
+            bytes(Some(&lora), Precision::F32),
+            4 * of_layers(joined + down)
+        );
+        let head = (config.vocab_size * d) as u64;
+        let all = of_layers(joined + output + down) + head;
+        assert_eq!(bytes(Some(&lora), Precision::Bf16), 2 * all);
     }
 
     #[test]
@@ -270,13 +310,12 @@ mod tests {
             assert_eq!(config.weight_count(), MAX_COUNT);
             assert_eq!(config.adapter_weight_count(&lora), MAX_COUNT);
             assert_eq!(config.cached_numbers_per_token(), MAX_PER_TOKEN);
+            let copies = config.decoding_copy_bytes(None, Precision::Bf16);
+            assert_eq!(copies, MAX_COUNT);
             for activations in [Activations::Keep, Activations::Recompute] {
-                for scores in [AttentionScores::Recomputed, AttentionScores::Stored] {
-                    for precision in [Precision::F32, Precision::Bf16] {
-                        let bytes =
-                            config.activation_bytes(usize::MAX, activations, scores, precision);
-                        assert_eq!(bytes, MAX_COUNT);
-                    }
+                for precision in [Precision::F32, Precision::Bf16] {
+                    let bytes = config.activation_bytes(usize::MAX, activations, precision);
+                    assert_eq!(bytes, MAX_COUNT);
                 }
             }
         }

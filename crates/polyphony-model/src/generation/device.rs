@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     LanguageModel, ModelConfig, ModelError, Sampling,
+    device_work::add_sampled_bytes,
     kernels::cube::{
         Attend, ChosenExperts, CubeTensor, FewRows, RowState, RowsOutput, Sample, add_experts,
         add_normalized, buffer, choose_experts, embed,
@@ -161,6 +162,7 @@ impl<'a> DeviceDecoder<'a> {
         let handles = vec![drawn.handle.clone(), logprobs.handle.clone()];
         let read = drawn.client.read(handles);
         let read = read.map_err(failed)?;
+        add_sampled_bytes(read.iter().map(|bytes| bytes.len()).sum());
         let [drawn, logprobs] = [&read[0], &read[1]].map(|bytes| bytes.as_chunks::<4>().0);
         let count = rows.len();
         for pass in 0..passes {

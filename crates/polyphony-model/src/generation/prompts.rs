@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 use super::{
     cache::{CachedPrompt, PrefillAttention, PromptCache},
@@ -24,15 +24,11 @@ pub(super) struct Prompts {
     pub(super) logits: Vec<Vec<f32>>,
 }
 
-/// On devices other than the CPU, attention over packed prompts computes the scores of all pairs of tokens.
-/// If a prefix group has more tokens than this, each of its prompts is therefore run alone.
-const MAX_PACKED_TOKENS: usize = 2048;
-
 /// Rows of logits that are computed at once.
 const LOGIT_ROWS: usize = 16;
 
 /// The indices of the groups whose prompts are run together.
-fn prefix_groups(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Vec<Vec<usize>> {
+fn prefix_groups(groups: &[PromptGroup<'_>]) -> impl Iterator<Item = Vec<usize>> {
     let mut prefix_groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (index, group) in groups.iter().enumerate() {
         prefix_groups
@@ -40,31 +36,16 @@ fn prefix_groups(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Vec<Vec<u
             .or_default()
             .push(index);
     }
-    let on_host = model.device() == Device::flex();
-    let tokens = |prefix_group: &[usize]| {
-        prefix_group
-            .iter()
-            .map(|&i| groups[i].prompt.len())
-            .sum::<usize>()
-    };
-    let mut batches = Vec::new();
-    for prefix_group in prefix_groups.into_values() {
-        match on_host || tokens(&prefix_group) <= MAX_PACKED_TOKENS {
-            true => batches.push(prefix_group),
-            false => batches.extend(prefix_group.into_iter().map(|index| vec![index])),
-        }
-    }
-    batches
+    prefix_groups.into_values()
 }
 
 impl Prompts {
     /// Runs the prompts of each prefix group together.
     pub(super) fn run(model: &LanguageModel, groups: &[PromptGroup<'_>]) -> Self {
-        let prefix_groups = prefix_groups(model, groups);
-        let mut caches = Vec::with_capacity(prefix_groups.len());
+        let mut caches = Vec::new();
         let mut cached = vec![None; groups.len()];
         let mut logits = vec![Vec::new(); groups.len()];
-        for prefix_group in prefix_groups {
+        for prefix_group in prefix_groups(groups) {
             let prompts: Vec<&[u32]> = prefix_group
                 .iter()
                 .map(|&index| groups[index].prompt)

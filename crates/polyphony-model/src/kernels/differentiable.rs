@@ -33,35 +33,20 @@ impl Kernels for Flex {
 /// A function of `N` tensors in row-major order, with its gradient.
 pub(crate) trait Op<B: Kernels, const N: usize>: Clone + Debug + Send + 'static {
     /// What [`Op::backward`] needs besides the gradient of the output.
-    const SAVES: SavedTensors;
+    type Saved: Clone + Debug + Send;
 
     /// The output, which has this shape.
-    fn forward(&self, inputs: [&FloatTensor<B>; N], shape: Shape) -> FloatTensor<B>;
+    fn forward(&self, inputs: [&FloatTensor<B>; N], shape: Shape) -> (FloatTensor<B>, Self::Saved);
 
-    /// The gradient of each input that needs one, given the gradient of the output, `upstream`.
+    /// The gradient of each input that needs one, given the shapes of the inputs and the gradient of the output,
+    /// `upstream`.
     fn backward(
         &self,
-        inputs: [Input<'_, B>; N],
-        output: Option<&FloatTensor<B>>,
+        saved: Self::Saved,
+        shapes: [&Shape; N],
         upstream: FloatTensor<B>,
         needs_gradient: [bool; N],
     ) -> [Option<FloatTensor<B>>; N];
-}
-
-/// What an operation saves for its backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SavedTensors {
-    Nothing,
-    Inputs,
-    InputsAndOutput,
-}
-
-/// What a backward pass knows of an input.
-#[derive(Debug)]
-pub(crate) struct Input<'a, B: Backend> {
-    pub(crate) shape: &'a Shape,
-    /// The tensor, if it was saved.
-    pub(crate) tensor: Option<&'a FloatTensor<B>>,
 }
 
 /// An input of an operation.
@@ -117,26 +102,22 @@ where
             Operand::Plain(tensor) => tensor,
             Operand::Tracked(tensor) => tensor.into_primitive(),
         });
-        return Tensor::from_primitive::<B>(run(&inputs));
+        return Tensor::from_primitive::<B>(run(&inputs).0);
     }
     let tracked = operands.map(Operand::tracked);
     let inputs = tracked
         .each_ref()
         .map(|tensor| B::contiguous(tensor.primitive().clone()));
-    let output = run(&inputs);
+    let (output, saved) = run(&inputs);
     let prepared = OpGradient(PhantomData)
         .prepare::<NoCheckpointing>(tracked.each_ref().map(Tracked::<B>::node))
         .compute_bound()
         .stateful();
     let output = match prepared {
         OpsKind::Tracked(prepared) => {
-            let saved = Saved {
-                op: op.clone(),
-                shapes: inputs.each_ref().map(TensorMetadata::shape),
-                inputs: (O::SAVES != SavedTensors::Nothing).then_some(inputs),
-                output: (O::SAVES == SavedTensors::InputsAndOutput).then(|| output.clone()),
-            };
-            prepared.finish(saved, output)
+            let shapes = inputs.each_ref().map(TensorMetadata::shape);
+            let op = op.clone();
+            prepared.finish(State { op, shapes, saved }, output)
         }
         OpsKind::UnTracked(prepared) => prepared.finish(output),
     };
@@ -148,16 +129,15 @@ where
 struct OpGradient<B, O>(PhantomData<(B, O)>);
 
 #[derive(Clone, Debug)]
-struct Saved<B: Backend, O, const N: usize> {
+struct State<O, S, const N: usize> {
     op: O,
     /// The shape of each input.
     shapes: [Shape; N],
-    inputs: Option<[FloatTensor<B>; N]>,
-    output: Option<FloatTensor<B>>,
+    saved: S,
 }
 
 impl<B: Kernels, O: Op<B, N>, const N: usize> Backward<B, N> for OpGradient<B, O> {
-    type State = Saved<B, O, N>;
+    type State = State<O, O::Saved, N>;
 
     fn backward(
         self,
@@ -166,14 +146,9 @@ impl<B: Kernels, O: Op<B, N>, const N: usize> Backward<B, N> for OpGradient<B, O
         _checkpointer: &mut Checkpointer,
     ) {
         let upstream = B::contiguous(grads.consume::<B>(&ops.node));
-        let saved = &ops.state;
-        let inputs = std::array::from_fn(|index| Input {
-            shape: &saved.shapes[index],
-            tensor: saved.inputs.as_ref().map(|inputs| &inputs[index]),
-        });
+        let State { op, shapes, saved } = ops.state;
         let needs_gradient = ops.parents.each_ref().map(Option::is_some);
-        let output = saved.output.as_ref();
-        let gradients = saved.op.backward(inputs, output, upstream, needs_gradient);
+        let gradients = op.backward(saved, shapes.each_ref(), upstream, needs_gradient);
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 grads.register::<B>(parent.id, gradient);

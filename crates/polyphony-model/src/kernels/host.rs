@@ -12,12 +12,9 @@ use burn::{
 };
 use half::bf16;
 
-use super::{
-    differentiable::{Input, Op},
-    for_each_chunk, vectorized,
-};
+use super::{differentiable::Op, for_each_chunk, vectorized};
 
-pub(crate) use super::differentiable::{Operand, SavedTensors, apply};
+pub(crate) use super::differentiable::{Operand, apply};
 
 /// A float tensor in host memory.
 pub(crate) type HostTensor = FloatTensor<Flex>;
@@ -202,6 +199,21 @@ pub(crate) fn contiguous<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     }
 }
 
+/// Which tensors a [`HostOp`] saves for its backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SavedTensors {
+    Nothing,
+    Inputs,
+    InputsAndOutput,
+}
+
+/// The tensors that [`SavedTensors`] names.
+#[derive(Clone, Debug)]
+pub(crate) struct Saved<const N: usize> {
+    inputs: Option<[HostTensor; N]>,
+    output: Option<HostTensor>,
+}
+
 /// A function of `N` tensors with its gradient, on slices in row-major order.
 pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
     /// What [`HostOp::backward`] needs besides the gradient of the output. Everything else is not saved, so
@@ -223,24 +235,31 @@ pub(crate) trait HostOp<const N: usize>: Clone + Debug + Send + 'static {
 }
 
 impl<O: HostOp<N>, const N: usize> Op<Flex, N> for O {
-    const SAVES: SavedTensors = <O as HostOp<N>>::SAVES;
+    type Saved = Saved<N>;
 
-    fn forward(&self, inputs: [&HostTensor; N], shape: Shape) -> HostTensor {
-        HostOp::forward(self, inputs.map(values)).tensor(shape)
+    fn forward(&self, inputs: [&HostTensor; N], shape: Shape) -> (HostTensor, Saved<N>) {
+        let output = HostOp::forward(self, inputs.map(values)).tensor(shape);
+        let saved = Saved {
+            inputs: (O::SAVES != SavedTensors::Nothing).then(|| inputs.map(HostTensor::clone)),
+            output: (O::SAVES == SavedTensors::InputsAndOutput).then(|| output.clone()),
+        };
+        (output, saved)
     }
 
     fn backward(
         &self,
-        inputs: [Input<'_, Flex>; N],
-        output: Option<&HostTensor>,
+        saved: Saved<N>,
+        shapes: [&Shape; N],
         upstream: HostTensor,
         needs_gradient: [bool; N],
     ) -> [Option<HostTensor>; N] {
         const NOT_SAVED: Values<'_> = Values::F32(&[]);
-        let shapes = inputs.each_ref().map(|input| input.shape);
-        let saved = inputs.map(|input| input.tensor.map_or(NOT_SAVED, values));
-        let output = output.map_or(NOT_SAVED, values);
-        let gradients = HostOp::backward(self, saved, output, values(&upstream), needs_gradient);
+        let inputs = match &saved.inputs {
+            Some(inputs) => inputs.each_ref().map(values),
+            None => [NOT_SAVED; N],
+        };
+        let output = saved.output.as_ref().map_or(NOT_SAVED, values);
+        let gradients = HostOp::backward(self, inputs, output, values(&upstream), needs_gradient);
         let mut index = 0..N;
         gradients.map(|gradient| {
             let index = index.next()?;

@@ -37,6 +37,10 @@ pub(crate) fn packed_attention(
 ) -> Tensor<3> {
     let shape @ [_, heads, size] = queries.dims();
     let kv_heads = keys.dims()[1];
+    #[cfg(feature = "cube")]
+    if let Some(output) = super::cube::packed_attention(&queries, &keys, &values, packing, window) {
+        return output;
+    }
     match (operand(&queries), operand(&keys), operand(&values)) {
         (Some(q), Some(k), Some(v)) => {
             if let (DType::BF16, Some(unit)) = (queries.dtype(), Bf16Unit::detect()) {

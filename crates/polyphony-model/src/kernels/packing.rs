@@ -2,6 +2,12 @@
 
 use std::{ops::Range, sync::Arc};
 
+#[cfg(feature = "cube")]
+use std::{collections::HashMap, sync::OnceLock};
+
+#[cfg(feature = "cube")]
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
 /// A run of consecutive packed tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
@@ -15,6 +21,28 @@ pub(crate) struct Segment {
 #[derive(Clone, Debug)]
 pub(crate) struct Packing {
     segments: Arc<[PackedSegment]>,
+    /// What a GPU knows of the segments, once it has been needed.
+    #[cfg(feature = "cube")]
+    tables: Arc<OnceLock<Arc<Tables>>>,
+}
+
+/// Numbers of a tile in [`Tables`].
+#[cfg(feature = "cube")]
+pub(super) const TILE_NUMBERS: usize = 7;
+
+/// Numbers of a range of tokens in [`Tables`].
+#[cfg(feature = "cube")]
+pub(super) const RANGE_NUMBERS: usize = 3;
+
+/// A packed row whose segments are divided into tiles, as a GPU reads it.
+#[cfg(feature = "cube")]
+#[derive(Debug)]
+pub(super) struct Tables {
+    /// First the tiles: the first token, the number of tokens, the position of the first token; then the index of the
+    /// first range on the path of its segment and the number of these ranges; then both for the segments that attend to
+    /// its segment. After all tiles the ranges: the first token, the number of tokens, the position of the first token.
+    pub(super) numbers: Tensor<1, Int>,
+    pub(super) tiles: usize,
 }
 
 /// A segment with its position in the packed row.
@@ -48,6 +76,8 @@ impl Packing {
         }
         Self {
             segments: packed.into(),
+            #[cfg(feature = "cube")]
+            tables: Arc::default(),
         }
     }
 
@@ -68,6 +98,13 @@ impl Packing {
             segment.is_response = true;
         }
         packing
+    }
+
+    /// The tables for tiles of at most `tile` tokens. They are made once, so the arguments must always be the same.
+    #[cfg(feature = "cube")]
+    pub(super) fn tables(&self, tile: usize, device: &Device) -> Arc<Tables> {
+        let tables = || Arc::new(Tables::new(self, tile, device));
+        Arc::clone(self.tables.get_or_init(tables))
     }
 
     /// For each segment the ranges of tokens that its last token attends to, in order.
@@ -101,6 +138,54 @@ impl Packing {
             }
         }
         mask
+    }
+}
+
+#[cfg(feature = "cube")]
+impl Tables {
+    fn new(packing: &Packing, tile: usize, device: &Device) -> Self {
+        // By the first token of their ranges. An empty segment has that of the next one, so it is left out.
+        let mut readers: HashMap<usize, Vec<&PackedSegment>> = HashMap::new();
+        for segment in packing.nonempty() {
+            for range in segment.path.iter().filter(|range| !range.is_empty()) {
+                readers.entry(range.start).or_default().push(segment);
+            }
+        }
+        let mut tiles: Vec<u32> = Vec::new();
+        let mut ranges: Vec<u32> = Vec::new();
+        for segment in packing.nonempty() {
+            let path = ranges.len() / RANGE_NUMBERS;
+            for (range, column) in segment.key_ranges().filter(|(range, _)| !range.is_empty()) {
+                ranges.extend([range.start, range.len(), column].map(|n| n as u32));
+            }
+            let own_readers = ranges.len() / RANGE_NUMBERS;
+            for reader in &readers[&segment.tokens.start] {
+                let Range { start, .. } = reader.tokens;
+                let numbers = [start, reader.tokens.len(), reader.ancestor_tokens()];
+                ranges.extend(numbers.map(|n| n as u32));
+            }
+            let end = ranges.len() / RANGE_NUMBERS;
+            for first in segment.tokens.clone().step_by(tile) {
+                let numbers: [usize; TILE_NUMBERS] = [
+                    first,
+                    tile.min(segment.tokens.end - first),
+                    segment.ancestor_tokens() + first - segment.tokens.start,
+                    path,
+                    own_readers - path,
+                    own_readers,
+                    end - own_readers,
+                ];
+                tiles.extend(numbers.map(|n| n as u32));
+            }
+        }
+        let count = tiles.len() / TILE_NUMBERS;
+        let numbers = [tiles, ranges].concat();
+        let length = numbers.len();
+        let numbers = TensorData::new(numbers, [length]);
+        Self {
+            numbers: Tensor::from_data(numbers, (&device.clone().inner(), DType::U32)),
+            tiles: count,
+        }
     }
 }
 

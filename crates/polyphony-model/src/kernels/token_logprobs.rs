@@ -259,9 +259,6 @@ fn ids(targets: IntTensor<Flex>) -> Vec<usize> {
         .collect()
 }
 
-#[cfg(any(feature = "cuda", feature = "wgpu", feature = "vulkan"))]
-impl TokenLogprobs for burn::backend::Cube {}
-
 impl<B: TokenLogprobs, C: CheckpointStrategy> TokenLogprobs for Autodiff<B, C> {
     fn token_logprobs(
         hidden: FloatTensor<Self>,

@@ -173,6 +173,12 @@ impl Decoder {
         })
     }
 
+    /// Drops the layers after the first ones.
+    #[cfg(all(test, feature = "wgpu"))]
+    pub(crate) fn truncate(&mut self, layers: usize) {
+        self.model.layers.truncate(layers);
+    }
+
     /// The device that holds the weights.
     pub(crate) fn device(&self) -> Device {
         self.model.embed_tokens.weight().device()

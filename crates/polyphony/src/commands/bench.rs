@@ -117,9 +117,13 @@ mod tests {
             "generation_tokens_per_second",
             "peak_rss_gb",
             "threads",
+            "device_memory_gb",
+            "launches_per_pass",
+            "bytes_read_per_pass",
         ];
         assert_eq!(keys, expected);
         assert_eq!(printed["response_tokens_per_step"], 2 * 3 * 8);
         assert!(printed["seconds_per_step"].as_f64().unwrap() > 0.0);
+        assert!(printed["launches_per_pass"].is_null());
     }
 }

@@ -166,7 +166,7 @@ fn launches_per_pass() {
             launches(|| run(&model, &groups(&prompts, 4), &config)).0
         };
         // Embedding, head and sampling.
-        let pass = per_layer * model.config().layers + 3;
+        let pass = (per_layer * model.config().layers + 3) as u64;
         let without = count(1);
         // Preparations have launches of their own; a second pass does not add to them.
         let one = count(2);

@@ -9,8 +9,8 @@ use cubecl::{ir::ElemType, prelude::*};
 
 use super::{
     CubeTensor, UNITS, cube_max, cube_sum,
-    few_rows::{Norm, vector_size, vector_sum, weight_type},
-    units,
+    few_rows::{Norm, vector_size, vector_sum},
+    float_type, units,
 };
 
 /// What the kernels know of a row, as four numbers.
@@ -121,7 +121,7 @@ impl Attend<'_> {
             epsilon,
             offset,
             plan,
-            weight_type(&self.slots[0]),
+            float_type(&self.slots[0]),
         );
     }
 }

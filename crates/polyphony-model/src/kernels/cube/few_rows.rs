@@ -5,14 +5,11 @@
 //! units read the weight's rows side by side, and each number that is read serves all rows. The order of a sum depends
 //! only on the length of a row, so a result never depends on the other rows.
 
-use cubecl::{
-    ir::{ElemType, FloatKind},
-    prelude::*,
-};
+use cubecl::{ir::ElemType, prelude::*};
 
 use super::{
     super::activation::Activation,
-    CubeTensor, MOST_CUBES,
+    CubeTensor, MOST_CUBES, float_type,
     gated::{Sigmoid, sigmoid},
 };
 
@@ -186,7 +183,7 @@ impl<'a> FewRows<'a> {
             sigmoid.scale,
             sigmoid.cubic,
             plan,
-            weight_type(self.weight),
+            float_type(self.weight),
         );
     }
 }
@@ -197,14 +194,6 @@ pub(super) fn vector_size(row: usize) -> usize {
         .into_iter()
         .find(|size| row.is_multiple_of(*size))
         .unwrap_or(1)
-}
-
-/// The type of a weight's numbers.
-pub(super) fn weight_type(weight: &CubeTensor) -> ElemType {
-    ElemType::Float(match weight.dtype {
-        burn::tensor::DType::BF16 => FloatKind::BF16,
-        _ => FloatKind::F32,
-    })
 }
 
 /// The smallest number of rows for which a kernel is compiled that is at least `rows`, or the largest one.
@@ -244,16 +233,17 @@ fn few_rows<W: Float, N: Size>(
     let mut block = CUBE_POS_Y as usize;
     while block < blocks {
         let first = (block * TEAMS + team) * plan.columns;
-        let mut sums = Array::<Vector<f32, N>>::new(comptime!(plan.rows * plan.weights()));
-        let mut squares = Array::<Vector<f32, N>>::new(plan.rows);
+        // Scalars, since sums of vectors would take four times the registers.
+        let mut sums = Array::<f32>::new(comptime!(plan.rows * plan.weights()));
+        let mut squares = Array::<f32>::new(plan.rows);
         let mut values = Array::<Vector<f32, N>>::new(plan.rows);
         #[unroll]
         for index in 0..comptime!(plan.rows * plan.weights()) {
-            sums[index] = Vector::new(0.0f32);
+            sums[index] = 0.0f32;
         }
         #[unroll]
         for row in 0..plan.rows {
-            squares[row] = Vector::new(0.0f32);
+            squares[row] = 0.0f32;
         }
         let mut i = lane;
         while i < plan.inner {
@@ -263,7 +253,7 @@ fn few_rows<W: Float, N: Size>(
                 let at = usize::min(first_row + row, rows - 1);
                 let value = x[at / plan.rows_per_input * plan.inner + i];
                 if plan.normalized {
-                    squares[row] += value * value;
+                    squares[row] += vector_sum(value * value);
                     values[row] = value * (norm[i] + Vector::new(offset));
                 } else {
                     values[row] = value;
@@ -277,20 +267,20 @@ fn few_rows<W: Float, N: Size>(
                 let w = Vector::<f32, N>::cast_from(weight[weight_start + at * plan.inner + i]);
                 #[unroll]
                 for row in 0..plan.rows {
-                    sums[comptime!(column * plan.rows + row)] += values[row] * w;
+                    sums[comptime!(column * plan.rows + row)] += vector_sum(values[row] * w);
                 }
             }
             i += LANES;
         }
         #[unroll]
         for index in 0..comptime!(plan.rows * plan.weights()) {
-            parts[comptime!(index * TEAMS * LANES) + own] = vector_sum(sums[index]);
+            parts[comptime!(index * TEAMS * LANES) + own] = sums[index];
         }
         if plan.normalized {
             #[unroll]
             for row in 0..plan.rows {
                 parts[comptime!((plan.rows * plan.weights() + row) * TEAMS * LANES) + own] =
-                    vector_sum(squares[row]);
+                    squares[row];
             }
         }
         team_sums(&mut parts, own, lane, comptime!(plan.sums()));

@@ -4,17 +4,17 @@ use burn::{
     backend::Cube,
     tensor::{Shape, Tensor},
 };
-use cubecl::prelude::*;
+use cubecl::{ir::ElemType, prelude::*};
 
 use super::{
     super::{
         activation::{Activation, GELU_CUBIC, GELU_SCALE},
-        differentiable::{Input, Op, SavedTensors, apply},
+        differentiable::{Op, apply},
     },
-    CubeTensor, cubes_of_units, empty, operand, units,
+    CubeTensor, buffer, cubes_of_units, float_type, operand, units,
 };
 
-/// [`crate::kernels::gated`]; `None` unless both tensors are on a GPU and consist of 32-bit floats.
+/// [`crate::kernels::gated`]; `None` unless both tensors are on a GPU. They consist of floats of one type.
 pub(crate) fn gated(gate: &Tensor<2>, up: &Tensor<2>, activation: Activation) -> Option<Tensor<2>> {
     let operands = [operand(gate)?, operand(up)?];
     Some(apply(Gated(activation), operands, gate.dims()))
@@ -40,13 +40,18 @@ impl Sigmoid {
 }
 
 impl Op<Cube, 2> for Gated {
-    const SAVES: SavedTensors = SavedTensors::Inputs;
+    /// Gate and up.
+    type Saved = [CubeTensor; 2];
 
-    fn forward(&self, [gate, up]: [&CubeTensor; 2], shape: Shape) -> CubeTensor {
+    fn forward(
+        &self,
+        inputs @ [gate, up]: [&CubeTensor; 2],
+        shape: Shape,
+    ) -> (CubeTensor, Self::Saved) {
         let Sigmoid { scale, cubic } = Sigmoid::of(self.0);
         let numbers = shape.num_elements();
-        let output = empty(gate, shape);
-        forward::launch(
+        let output = buffer(gate, shape, gate.dtype);
+        gate::launch(
             &gate.client,
             cubes_of_units(numbers),
             units(),
@@ -55,34 +60,34 @@ impl Op<Cube, 2> for Gated {
             output.clone().into_buffer_arg(),
             scale,
             cubic,
+            float_type(gate),
         );
-        output
+        (output, inputs.map(CubeTensor::clone))
     }
 
     fn backward(
         &self,
-        [gate, up]: [Input<'_, Cube>; 2],
-        _output: Option<&CubeTensor>,
+        [gate, up]: [CubeTensor; 2],
+        shapes: [&Shape; 2],
         upstream: CubeTensor,
         _needs_gradient: [bool; 2],
     ) -> [Option<CubeTensor>; 2] {
-        let (Some(a), Some(b)) = (gate.tensor, up.tensor) else {
-            unreachable!("the inputs are saved")
-        };
         let Sigmoid { scale, cubic } = Sigmoid::of(self.0);
-        let gradients = [gate.shape, up.shape].map(|shape| empty(a, shape.clone()));
+        let (client, dtype) = (gate.client.clone(), float_type(&gate));
+        let gradients = shapes.map(|shape| buffer(&gate, shape.clone(), gate.dtype));
         let [gate_gradient, up_gradient] = gradients.clone();
-        backward::launch(
-            &a.client,
-            cubes_of_units(gate.shape.num_elements()),
+        differentiate_gate::launch(
+            &client,
+            cubes_of_units(shapes[0].num_elements()),
             units(),
-            a.clone().into_buffer_arg(),
-            b.clone().into_buffer_arg(),
+            gate.into_buffer_arg(),
+            up.into_buffer_arg(),
             upstream.into_buffer_arg(),
             gate_gradient.into_buffer_arg(),
             up_gradient.into_buffer_arg(),
             scale,
             cubic,
+            dtype,
         );
         gradients.map(Some)
     }
@@ -98,32 +103,41 @@ pub(super) fn sigmoid(a: f32, scale: f32, cubic: f32) -> f32 {
 }
 
 #[cube(launch)]
-fn forward(gate: &[f32], up: &[f32], y: &mut [f32], scale: f32, cubic: f32) {
+fn gate<F: Float>(
+    gate: &[F],
+    up: &[F],
+    y: &mut [F],
+    scale: f32,
+    cubic: f32,
+    #[define(F)] _dtype: ElemType,
+) {
     let mut i = ABSOLUTE_POS;
     while i < y.len() {
-        let a = gate[i];
-        y[i] = a * sigmoid(a, scale, cubic) * up[i];
+        let a = f32::cast_from(gate[i]);
+        y[i] = F::cast_from(a * sigmoid(a, scale, cubic) * f32::cast_from(up[i]));
         i += CUBE_COUNT * CUBE_DIM as usize;
     }
 }
 
 #[cube(launch)]
-fn backward(
-    gate: &[f32],
-    up: &[f32],
-    upstream: &[f32],
-    gate_gradient: &mut [f32],
-    up_gradient: &mut [f32],
+fn differentiate_gate<F: Float>(
+    gate: &[F],
+    up: &[F],
+    upstream: &[F],
+    gate_gradient: &mut [F],
+    up_gradient: &mut [F],
     scale: f32,
     cubic: f32,
+    #[define(F)] _dtype: ElemType,
 ) {
     let mut i = ABSOLUTE_POS;
     while i < upstream.len() {
-        let (a, g) = (gate[i], upstream[i]);
+        let (a, g) = (f32::cast_from(gate[i]), f32::cast_from(upstream[i]));
         let s = sigmoid(a, scale, cubic);
         let slope = scale * (1.0f32 + 3.0f32 * cubic * a * a);
-        gate_gradient[i] = g * up[i] * (s + a * s * (1.0f32 - s) * slope);
-        up_gradient[i] = g * a * s;
+        let derivative = s + a * s * (1.0f32 - s) * slope;
+        gate_gradient[i] = F::cast_from(g * f32::cast_from(up[i]) * derivative);
+        up_gradient[i] = F::cast_from(g * a * s);
         i += CUBE_COUNT * CUBE_DIM as usize;
     }
 }

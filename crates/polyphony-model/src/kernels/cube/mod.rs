@@ -1,5 +1,5 @@
-//! Kernels for GPUs, in CubeCL: each does in one or two launches what takes burn's operations many. They read and
-//! write 32-bit floats.
+//! Kernels for GPUs, in CubeCL: each does in one or two launches what takes burn's operations many. They compute with
+//! 32-bit floats; those for training also read and write smaller floats.
 //!
 //! A kernel reads and writes its buffers in row-major order without gaps. burn's own tensors on CUDA pad their rows,
 //! so inputs pass through `into_contiguous`, and outputs are made by [`empty`].
@@ -8,19 +8,24 @@ mod attend;
 mod experts;
 mod few_rows;
 mod gated;
+mod packed_attention;
 mod rms_norm;
 mod rotate;
 mod sample;
 #[cfg(test)]
 #[cfg(feature = "wgpu")]
 pub(crate) mod tests;
+mod token_logprobs;
 
 use burn::{
     backend::{Cube, tensor::FloatTensor},
     tensor::{DType, Shape, Tensor},
 };
 use burn_cubecl::{kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype};
-use cubecl::prelude::*;
+use cubecl::{
+    ir::{ElemType, FloatKind},
+    prelude::*,
+};
 
 use super::differentiable::{Kernels, Operand};
 
@@ -28,6 +33,7 @@ pub(crate) use attend::{Attend, RowState};
 pub(crate) use experts::{add_experts, choose_experts};
 pub(crate) use few_rows::{ChosenExperts, FewRows, Norm, RowsOutput};
 pub(super) use gated::gated;
+pub(super) use packed_attention::packed_attention;
 pub(crate) use rms_norm::add_normalized;
 pub(super) use rms_norm::rms_norm;
 pub(super) use rotate::rotate;
@@ -47,9 +53,21 @@ impl Kernels for Cube {
     }
 }
 
-/// The operand for a tensor; `None` unless the tensor is on a GPU and consists of 32-bit floats.
+/// The operand for a tensor; `None` unless the tensor is on a GPU and consists of floats of at most 32 bits.
 fn operand<const D: usize>(tensor: &Tensor<D>) -> Option<Operand<Cube>> {
-    Operand::of(tensor).filter(|operand| operand.dtype() == DType::F32)
+    Operand::of(tensor).filter(|operand| {
+        let dtype = operand.dtype();
+        matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
+    })
+}
+
+/// The type of a tensor's numbers.
+fn float_type(tensor: &CubeTensor) -> ElemType {
+    ElemType::Float(match tensor.dtype {
+        DType::BF16 => FloatKind::BF16,
+        DType::F16 => FloatKind::F16,
+        _ => FloatKind::F32,
+    })
 }
 
 /// A tensor of 32-bit floats without values, on the device of another one.

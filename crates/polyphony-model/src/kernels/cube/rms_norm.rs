@@ -4,19 +4,22 @@ use burn::{
     backend::Cube,
     tensor::{DType, Shape, Tensor},
 };
-use cubecl::prelude::*;
+use cubecl::{
+    ir::{ElemType, FloatKind},
+    prelude::*,
+};
 
 use super::{
-    super::differentiable::{Input, Op, SavedTensors, apply},
-    CubeTensor, UNITS, cube_sum, cubes, cubes_of_units, empty,
+    super::differentiable::{Op, apply},
+    CubeTensor, UNITS, buffer, cube_sum, cubes, cubes_of_units, empty,
     few_rows::Norm,
-    operand, units,
+    float_type, operand, units,
 };
 
 /// Cubes of the backward pass. Each adds up the gradient of the weight over its rows.
 const BACKWARD_CUBES: usize = 256;
 
-/// [`crate::kernels::rms_norm`]; `None` unless all tensors are on a GPU and consist of 32-bit floats.
+/// [`crate::kernels::rms_norm`]; `None` unless all tensors are on a GPU. The weight consists of 32-bit floats.
 pub(crate) fn rms_norm(
     input: &Tensor<2>,
     weight: &Tensor<1>,
@@ -28,8 +31,9 @@ pub(crate) fn rms_norm(
     let op = RmsNorm {
         epsilon: epsilon as f32,
         offset,
+        output,
     };
-    (output == DType::F32).then(|| apply(op, operands, input.dims()))
+    Some(apply(op, operands, input.dims()))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,15 +41,22 @@ struct RmsNorm {
     epsilon: f32,
     /// What is added to the weight.
     offset: f32,
+    /// The type of the output.
+    output: DType,
 }
 
 impl Op<Cube, 2> for RmsNorm {
-    const SAVES: SavedTensors = SavedTensors::Inputs;
+    /// Input and weight.
+    type Saved = [CubeTensor; 2];
 
-    fn forward(&self, [input, weight]: [&CubeTensor; 2], shape: Shape) -> CubeTensor {
+    fn forward(
+        &self,
+        inputs @ [input, weight]: [&CubeTensor; 2],
+        shape: Shape,
+    ) -> (CubeTensor, Self::Saved) {
         let [rows, width] = shape.dims();
-        let output = empty(input, shape);
-        forward::launch(
+        let output = buffer(input, shape, self.output);
+        normalize::launch(
             &input.client,
             cubes(rows),
             units(),
@@ -58,30 +69,31 @@ impl Op<Cube, 2> for RmsNorm {
             width,
             false,
             UNITS,
+            float_type(input),
+            float_type(&output),
         );
-        output
+        (output, inputs.map(CubeTensor::clone))
     }
 
     fn backward(
         &self,
-        [input, weight]: [Input<'_, Cube>; 2],
-        _output: Option<&CubeTensor>,
+        [input, weight]: [CubeTensor; 2],
+        [input_shape, weight_shape]: [&Shape; 2],
         upstream: CubeTensor,
         needs_gradient: [bool; 2],
     ) -> [Option<CubeTensor>; 2] {
-        let (Some(x), Some(w)) = (input.tensor, weight.tensor) else {
-            unreachable!("the inputs are saved")
-        };
-        let [rows, width] = input.shape.dims();
+        let client = input.client.clone();
+        let [rows, width] = input_shape.dims();
         let groups = rows.min(BACKWARD_CUBES);
-        let input_gradient = empty(x, input.shape.clone());
-        let partial_sums = empty(x, Shape::new([groups, width]));
-        backward::launch(
-            &x.client,
+        let input_gradient = buffer(&input, input_shape.clone(), input.dtype);
+        let dtypes = [float_type(&input), float_type(&upstream)];
+        let partial_sums = empty(&input, Shape::new([groups, width]));
+        differentiate_norm::launch(
+            &client,
             cubes(groups),
             units(),
-            x.clone().into_buffer_arg(),
-            w.clone().into_buffer_arg(),
+            input.clone().into_buffer_arg(),
+            weight.into_buffer_arg(),
             upstream.into_buffer_arg(),
             input_gradient.clone().into_buffer_arg(),
             partial_sums.clone().into_buffer_arg(),
@@ -90,11 +102,13 @@ impl Op<Cube, 2> for RmsNorm {
             self.offset,
             width,
             UNITS,
+            dtypes[0],
+            dtypes[1],
         );
         let weight_gradient = needs_gradient[1].then(|| {
-            let sum = empty(x, weight.shape.clone());
+            let sum = empty(&input, weight_shape.clone());
             add_rows::launch(
-                &x.client,
+                &client,
                 cubes_of_units(width),
                 units(),
                 partial_sums.into_buffer_arg(),
@@ -113,7 +127,7 @@ impl Op<Cube, 2> for RmsNorm {
 /// - input and residual `[R, D]`
 pub(crate) fn add_normalized(input: &CubeTensor, norm: &Norm, residual: &CubeTensor, rows: usize) {
     let [_, width] = residual.meta.shape().dims();
-    forward::launch(
+    normalize::launch(
         &input.client,
         cubes(rows),
         units(),
@@ -126,13 +140,15 @@ pub(crate) fn add_normalized(input: &CubeTensor, norm: &Norm, residual: &CubeTen
         width,
         true,
         UNITS,
+        ElemType::Float(FloatKind::F32),
+        ElemType::Float(FloatKind::F32),
     );
 }
 
 /// `1 / √(mean(x²) + ε)` of the row that starts at `start`.
 #[cube]
-fn inverse_root(
-    x: &[f32],
+fn inverse_root<I: Float>(
+    x: &[I],
     start: usize,
     epsilon: f32,
     #[comptime] width: usize,
@@ -141,7 +157,7 @@ fn inverse_root(
     let mut sum = 0.0f32;
     let mut i = UNIT_POS as usize;
     while i < width {
-        let value = x[start + i];
+        let value = f32::cast_from(x[start + i]);
         sum += value * value;
         i += units;
     }
@@ -150,28 +166,30 @@ fn inverse_root(
 }
 
 #[cube(launch)]
-fn forward(
-    x: &[f32],
+fn normalize<I: Float, O: Float>(
+    x: &[I],
     weight: &[f32],
-    y: &mut [f32],
+    y: &mut [O],
     rows: u32,
     epsilon: f32,
     offset: f32,
     #[comptime] width: usize,
     #[comptime] added: bool,
     #[comptime] units: usize,
+    #[define(I)] _input: ElemType,
+    #[define(O)] _output: ElemType,
 ) {
     let mut row = CUBE_POS;
     while row < rows as usize {
         let start = row * width;
-        let factor = inverse_root(x, start, epsilon, width, units);
+        let factor = inverse_root::<I>(x, start, epsilon, width, units);
         let mut i = UNIT_POS as usize;
         while i < width {
-            let value = x[start + i] * factor * (offset + weight[i]);
+            let value = f32::cast_from(x[start + i]) * factor * (offset + weight[i]);
             if added {
-                y[start + i] += value;
+                y[start + i] += O::cast_from(value);
             } else {
-                y[start + i] = value;
+                y[start + i] = O::cast_from(value);
             }
             i += units;
         }
@@ -182,17 +200,19 @@ fn forward(
 /// With `f = 1 / √(mean(x²) + ε)`, `v = o + w` and upstream `g`: `∂x = f g v − x f³ mean(g v x)`, and each cube's
 /// share of `∂w = Σ g x f`.
 #[cube(launch)]
-fn backward(
-    x: &[f32],
+fn differentiate_norm<I: Float, O: Float>(
+    x: &[I],
     weight: &[f32],
-    upstream: &[f32],
-    input_gradient: &mut [f32],
+    upstream: &[O],
+    input_gradient: &mut [I],
     partial_sums: &mut [f32],
     rows: u32,
     epsilon: f32,
     offset: f32,
     #[comptime] width: usize,
     #[comptime] units: usize,
+    #[define(I)] _input: ElemType,
+    #[define(O)] _output: ElemType,
 ) {
     let own = CUBE_POS * width;
     let mut i = UNIT_POS as usize;
@@ -203,20 +223,27 @@ fn backward(
     let mut row = CUBE_POS;
     while row < rows as usize {
         let start = row * width;
-        let factor = inverse_root(x, start, epsilon, width, units);
+        let factor = inverse_root::<I>(x, start, epsilon, width, units);
         let mut products = 0.0f32;
         let mut i = UNIT_POS as usize;
         while i < width {
-            products += upstream[start + i] * (offset + weight[i]) * x[start + i];
+            let (value, gradient) = (
+                f32::cast_from(x[start + i]),
+                f32::cast_from(upstream[start + i]),
+            );
+            products += gradient * (offset + weight[i]) * value;
             i += units;
         }
         let total = cube_sum(products, units);
         let correction = factor * factor * factor * total / width as f32;
         let mut i = UNIT_POS as usize;
         while i < width {
-            let (value, gradient) = (x[start + i], upstream[start + i]);
-            input_gradient[start + i] =
-                factor * gradient * (offset + weight[i]) - value * correction;
+            let (value, gradient) = (
+                f32::cast_from(x[start + i]),
+                f32::cast_from(upstream[start + i]),
+            );
+            let slope = factor * gradient * (offset + weight[i]) - value * correction;
+            input_gradient[start + i] = I::cast_from(slope);
             // No other unit touches this column.
             partial_sums[own + i] += gradient * value * factor;
             i += units;

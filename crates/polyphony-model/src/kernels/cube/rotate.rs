@@ -5,14 +5,14 @@ use burn::{
     tensor::{Shape, Tensor},
 };
 use burn_cubecl::kernel::into_contiguous;
-use cubecl::prelude::*;
+use cubecl::{ir::ElemType, prelude::*};
 
 use super::{
-    super::differentiable::{Input, Op, SavedTensors, apply},
-    CubeTensor, cubes_of_units, empty, operand, units,
+    super::differentiable::{Op, apply},
+    CubeTensor, buffer, cubes_of_units, float_type, operand, units,
 };
 
-/// [`crate::kernels::rotate`]; `None` unless all tensors are on a GPU and consist of 32-bit floats.
+/// [`crate::kernels::rotate`]; `None` unless all tensors are on a GPU.
 pub(crate) fn rotate(heads: &Tensor<3>, cos: &Tensor<3>, sin: &Tensor<3>) -> Option<Tensor<3>> {
     let shape = heads.dims();
     let angles = |table: &Tensor<3>| table.clone().inner().try_into_primitive::<Cube>().ok();
@@ -36,7 +36,7 @@ impl Rotate {
     fn rotate_by(&self, input: &CubeTensor, shape: Shape, sign: f32) -> CubeTensor {
         let pairs = shape.num_elements() / 2;
         let half = shape.dims::<3>()[2] / 2;
-        let output = empty(input, shape);
+        let output = buffer(input, shape, input.dtype);
         turn::launch(
             &input.client,
             cubes_of_units(pairs),
@@ -48,49 +48,51 @@ impl Rotate {
             sign,
             self.heads,
             half,
+            float_type(input),
         );
         output
     }
 }
 
 impl Op<Cube, 1> for Rotate {
-    const SAVES: SavedTensors = SavedTensors::Nothing;
+    type Saved = ();
 
-    fn forward(&self, [heads]: [&CubeTensor; 1], shape: Shape) -> CubeTensor {
-        self.rotate_by(heads, shape, 1.0)
+    fn forward(&self, [heads]: [&CubeTensor; 1], shape: Shape) -> (CubeTensor, ()) {
+        (self.rotate_by(heads, shape, 1.0), ())
     }
 
     fn backward(
         &self,
-        [heads]: [Input<'_, Cube>; 1],
-        _output: Option<&CubeTensor>,
+        (): (),
+        [shape]: [&Shape; 1],
         upstream: CubeTensor,
         _needs_gradient: [bool; 1],
     ) -> [Option<CubeTensor>; 1] {
-        [Some(self.rotate_by(&upstream, heads.shape.clone(), -1.0))]
+        [Some(self.rotate_by(&upstream, shape.clone(), -1.0))]
     }
 }
 
 /// Each unit turns a pair of coordinates, `i` and `i + half` of a head.
 #[cube(launch)]
-fn turn(
-    x: &[f32],
+fn turn<F: Float>(
+    x: &[F],
     cos: &[f32],
     sin: &[f32],
-    y: &mut [f32],
+    y: &mut [F],
     sign: f32,
     #[comptime] heads: usize,
     #[comptime] half: usize,
+    #[define(F)] _dtype: ElemType,
 ) {
     let pairs = y.len() / 2;
     let mut pair = ABSOLUTE_POS;
     while pair < pairs {
         let (head, i) = (pair / half, pair % half);
         let (first, angle) = (head * half * 2 + i, head / heads * half + i);
-        let (a, b) = (x[first], x[first + half]);
+        let (a, b) = (f32::cast_from(x[first]), f32::cast_from(x[first + half]));
         let (c, s) = (cos[angle], sign * sin[angle]);
-        y[first] = a * c - b * s;
-        y[first + half] = b * c + a * s;
+        y[first] = F::cast_from(a * c - b * s);
+        y[first + half] = F::cast_from(b * c + a * s);
         pair += CUBE_COUNT * CUBE_DIM as usize;
     }
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::device;
+use super::{cases, device};
 use crate::kernels::{
     Activation,
     cube::{
@@ -21,14 +21,6 @@ use crate::kernels::{
 const TOLERANCE: f64 = 1e-5;
 
 const EPSILON: f32 = 1e-5;
-
-/// Few cases, since every shape is another kernel that must be compiled.
-fn cases() -> ProptestConfig {
-    ProptestConfig {
-        cases: 12,
-        ..ProptestConfig::default()
-    }
-}
 
 /// Numbers on the host and on the device.
 struct Both {

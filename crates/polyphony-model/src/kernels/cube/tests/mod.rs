@@ -2,14 +2,14 @@
 
 mod decoding;
 mod training;
+mod update;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, DeviceKind};
-use cubecl::logging::{LaunchObservation, LaunchObserver};
+use proptest::test_runner::Config as ProptestConfig;
+
+use crate::DeviceWork;
 
 /// The tests run one at a time, since launches are counted for the whole process.
 static DEVICE: Mutex<()> = Mutex::new(());
@@ -20,20 +20,16 @@ pub(crate) fn device() -> (MutexGuard<'static, ()>, Device) {
     (guard, Device::wgpu(DeviceKind::DefaultDevice).autodiff())
 }
 
-#[derive(Default)]
-struct Launches(AtomicUsize);
-
-impl LaunchObserver for Launches {
-    fn launched(&self, _kernel: &'static str) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+/// Few cases, since every shape is another kernel that must be compiled.
+fn cases() -> ProptestConfig {
+    ProptestConfig {
+        cases: 12,
+        ..ProptestConfig::default()
     }
 }
 
 /// The number of kernels that some work launches.
-pub(crate) fn launches<T>(work: impl FnOnce() -> T) -> (usize, T) {
-    let observer = Arc::new(Launches::default());
-    let observation = LaunchObservation::new(observer.clone());
-    let result = work();
-    drop(observation);
-    (observer.0.load(Ordering::Relaxed), result)
+pub(crate) fn launches<T>(work: impl FnOnce() -> T) -> (u64, T) {
+    let (work, result) = DeviceWork::of(work);
+    (work.launches, result)
 }
