@@ -302,14 +302,14 @@ fn cuda_kernels(metadata: &Metadata) -> Result<Outcome> {
         "--profile",
         "devices",
     ])?;
-    cuda::compile_kernels(&toolkit, &target.join("devices"), || {
-        let mut test = process::cargo();
-        test.args(["test", "--package", "polyphony-device-tests"]);
-        test.args(["--package", "polyphony-model"]);
-        test.args(["--features", DEVICE_FEATURES, "--profile", "devices"]);
-        test.args(["--test", "compiled_for_cuda", "--", "--ignored"]);
-        test
-    })?;
+    let mut build = process::cargo();
+    build.args(["test", "--package", "polyphony-device-tests"]);
+    build.args(["--package", "polyphony-model"]);
+    build.args(["--features", DEVICE_FEATURES, "--profile", "devices"]);
+    build.args(["--test", "compiled_for_cuda", "--no-run"]);
+    build.arg("--message-format=json-render-diagnostics");
+    let test = cuda::program(&process::output(&mut build)?)?;
+    cuda::compile_kernels(&toolkit, &target.join("devices"), &test)?;
     Ok(Outcome::Passed)
 }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use cargo_metadata::Message;
 
 use crate::{
     process::{self, say},
@@ -81,16 +82,34 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 /// costs a few spills only.
 const MOST_SPILLED: u32 = 128;
 
-/// Compiles the kernels for every compute capability. `test` is the cargo command that runs the test, and `driver` the
-/// folder of the driver.
+/// The test program in the messages of `cargo test --no-run`.
+///
+/// # Errors
+/// If there is none.
+pub(crate) fn program(messages: &[u8]) -> Result<PathBuf> {
+    for message in Message::parse_stream(messages) {
+        if let Message::CompilerArtifact(artifact) = message.context("reading cargo's messages")?
+            && artifact.target.is_test()
+            && let Some(program) = artifact.executable
+        {
+            return Ok(program.into());
+        }
+    }
+    bail!("cargo built no test")
+}
+
+/// Compiles the kernels for every compute capability, unless the test has not changed since the last time. `driver` is
+/// the folder of the driver.
 ///
 /// # Errors
 /// If a kernel does not compile, or one of ours spills many registers.
-pub(crate) fn compile_kernels(
-    toolkit: &Toolkit,
-    driver: &Path,
-    test: impl Fn() -> Command + Sync,
-) -> Result<()> {
+pub(crate) fn compile_kernels(toolkit: &Toolkit, driver: &Path, test: &Path) -> Result<()> {
+    let checked = driver.join("kernels-compiled-for-cuda.txt");
+    let state = state_of(test)?;
+    if fs::read_to_string(&checked).is_ok_and(|earlier| earlier == state) {
+        say(format_args!("unchanged since they were compiled"));
+        return Ok(());
+    }
     let mut paths = vec![driver.to_owned(), toolkit.libraries.clone()];
     if let Some(others) = env::var_os("LD_LIBRARY_PATH") {
         paths.extend(env::split_paths(&others));
@@ -102,12 +121,14 @@ pub(crate) fn compile_kernels(
             fs::remove_dir_all(&folder).context("removing earlier kernels")?;
         }
         fs::create_dir_all(&folder).context("making a folder for kernels")?;
-        let mut test = test();
-        test.env("LD_LIBRARY_PATH", &paths)
+        let mut command = Command::new(test);
+        command
+            .arg("--ignored")
+            .env("LD_LIBRARY_PATH", &paths)
             .env("CUDA_PATH", &toolkit.home)
             .env("MOCK_CUDA_CAPABILITY", capability)
             .env("MOCK_CUDA_PTX", &folder);
-        process::captured(&mut test)?;
+        process::captured(&mut command)?;
         assemble(toolkit, architecture, &folder)
     };
     // NVRTC uses one core, so the capabilities share the time.
@@ -143,7 +164,16 @@ pub(crate) fn compile_kernels(
         }));
     }
     ensure!(spilling.is_empty(), "{}", spilling.join("\n"));
-    Ok(())
+    fs::write(&checked, state).with_context(|| format!("writing {}", checked.display()))
+}
+
+/// What changes if the test is built anew, or with another compiler for CUDA.
+fn state_of(test: &Path) -> Result<String> {
+    let context = || format!("looking at {}", test.display());
+    let modified = fs::metadata(test)
+        .and_then(|metadata| metadata.modified())
+        .with_context(context)?;
+    Ok(format!("{} {modified:?} {PACKAGES:?}\n", test.display()))
 }
 
 /// What `ptxas` says of a kernel.

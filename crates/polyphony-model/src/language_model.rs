@@ -39,9 +39,13 @@ pub struct LanguageModel {
 impl LanguageModel {
     /// Reads a model's weights onto a device.
     ///
+    /// From then on, all threads of the process give their work for a GPU to one stream of it.
+    ///
     /// # Errors
     /// If tensors are missing, unexpected or of a wrong shape; the error names them.
     pub fn load(files: &ModelFiles, device: &Device) -> Result<Self, ModelError> {
+        #[cfg(feature = "cube")]
+        crate::kernels::cube::use_one_stream();
         let reader = WeightReader::new(&files.weights, device);
         let network = Decoder::load(&files.config, &reader)?;
         reader.finish()?;

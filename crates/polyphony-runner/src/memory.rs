@@ -510,6 +510,8 @@ mod tests {
         let both = by_device(&needs)["cpu"];
         assert_eq!(both, first.lasting() + second.lasting() + first.temporary());
         let first_alone = first.lasting() + first.temporary();
+        let copies = |needs: &Needs| bytes(&needs.sampling, "weights for decoding");
+        assert_eq!(copies(first), 0);
         members[1].device = DeviceChoice::Cuda(1);
         let apart = plan.needs(&members);
         let on_gpu = &apart[1].1;

@@ -7,8 +7,8 @@ use std::{fs, path::Path};
 
 use burn::tensor::Device;
 use polyphony_model::{
-    Activations, GenerationConfig, LanguageModel, ModelFiles, PackedGroup, Precision, PromptGroup,
-    Sampling, ScoredGroup, StreamKey, generate,
+    Activations, DeviceWork, GenerationConfig, LanguageModel, ModelFiles, PackedGroup, Precision,
+    PromptGroup, Sampling, ScoredGroup, StreamKey, generate,
 };
 use polyphony_test_support::{edit_json, fixture};
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
@@ -226,8 +226,15 @@ fn generate_and_train(folder: &Path, device: &Device, precision: Precision) {
     let responses: Vec<Vec<u32>> = (1..5).map(|length| vec![7; 10 * length]).collect();
     let responses = responses.iter().map(Vec::as_slice).collect();
     let group = PackedGroup::new(&prompt, responses).unwrap();
-    let scored = ScoredGroup::new(&model, &group, 0.7, Activations::Keep).unwrap();
-    let derivatives = vec![1.0; scored.logprobs().len()];
+    let (work, gradients) = DeviceWork::of(|| {
+        let scored = ScoredGroup::new(&model, &group, 0.7, Activations::Keep).unwrap();
+        let derivatives = vec![1.0; scored.logprobs().len()];
+        scored.backward(derivatives)
+    });
+    println!(
+        "{precision:?}: {} launches, forward and backward",
+        work.launches
+    );
     // Reading the norm waits for all kernels. It is that of whatever the memory held.
-    scored.backward(derivatives).norm();
+    gradients.norm();
 }

@@ -118,31 +118,40 @@ impl ModelConfig {
     /// The bytes of the copies of weights from which a GPU decodes: of matrices that are joined, that adapters are
     /// merged into, or that are rounded. All others are read where they are.
     pub fn decoding_copy_bytes(&self, lora: Option<&LoraConfig>, precision: Precision) -> u64 {
+        let has_adapter = |projections: &[Projection]| {
+            let targets = lora.map_or(&[][..], |lora| &lora.targets);
+            targets.iter().any(|target| projections.contains(target))
+        };
+        // The bytes of each number of the copy; 0 if there is no copy. Copies with an adapter are not rounded.
+        let width = |joined: &[Projection], is_copied| match (has_adapter(joined), is_copied) {
+            (true, _) => F32_BYTES,
+            (false, true) => precision.bytes(),
+            (false, false) => 0,
+        };
         let is_rounded = precision != Precision::F32;
-        let is_copied = |tensor: &LayerTensor| match tensor.projection {
-            // The router of a mixture of experts is a matrix, too.
-            None => is_rounded && tensor.shape.len() == 2,
-            Some(Projection::Output | Projection::Down) if tensor.experts.is_none() => {
-                let has_adapter = |lora: &LoraConfig| {
-                    let mut targets = lora.targets.iter();
-                    targets.any(|target| Some(*target) == tensor.projection)
-                };
-                is_rounded || lora.is_some_and(has_adapter)
-            }
-            // Joined with others.
-            Some(_) => true,
+        let of_tensor = |tensor: &LayerTensor| {
+            let width = match tensor.projection {
+                None => 0,
+                Some(Projection::Query | Projection::Key | Projection::Value) => width(
+                    &[Projection::Query, Projection::Key, Projection::Value],
+                    true,
+                ),
+                Some(Projection::Gate | Projection::Up) => {
+                    width(&[Projection::Gate, Projection::Up], true)
+                }
+                // Those of experts are joined, too.
+                Some(other) => width(&[other], is_rounded || tensor.experts.is_some()),
+            };
+            let scalars = elements(&tensor.shape) * count(tensor.experts.unwrap_or(1));
+            scalars * Saturating(width)
         };
         let tensors = self.layer_tensors();
-        let copied = tensors.iter().filter(|tensor| is_copied(tensor));
-        let of_layer = copied
-            .map(|tensor| elements(&tensor.shape) * count(tensor.experts.unwrap_or(1)))
-            .fold(count(0), Count::add);
+        let of_layer = tensors.iter().map(of_tensor).fold(count(0), Count::add);
         let head = match is_rounded {
-            true => elements(&[self.vocab_size, self.hidden_size]),
+            true => elements(&[self.vocab_size, self.hidden_size]) * Saturating(precision.bytes()),
             false => count(0),
         };
-        let bytes = (count(self.layers) * of_layer + head) * Saturating(precision.bytes());
-        bytes.0.min(MAX_COUNT)
+        (count(self.layers) * of_layer + head).0.min(MAX_COUNT)
     }
 
     /// The bytes that a forward pass over one packed group of this many tokens stores for the backward
@@ -268,8 +277,9 @@ mod tests {
             4 * of_layers(joined + down)
         );
         let head = (config.vocab_size * d) as u64;
-        let all = of_layers(joined + output + down) + head;
-        assert_eq!(bytes(Some(&lora), Precision::Bf16), 2 * all);
+        let rounded = of_layers(joined + output) + head;
+        let expected = 2 * rounded + 4 * of_layers(down);
+        assert_eq!(bytes(Some(&lora), Precision::Bf16), expected);
     }
 
     #[test]

@@ -4,15 +4,21 @@
 //! state of the rows stay on the device. The host reads the tokens of several passes at once. A row that finishes in
 //! between is computed further, without effect on the others, and leaves the batch at the next reading.
 
-use std::{ops::Range, sync::Once};
+mod passes;
+
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use burn::{
     backend::Cube,
     tensor::{DType, Tensor},
 };
 use burn_cubecl::kernel::into_contiguous;
-use cubecl::{bytes::Bytes, client::Graph, server::ServerError};
+use cubecl::{bytes::Bytes, server::ServerError};
 
+use self::passes::{PassError, Passes};
 use super::{
     draw::SampledToken,
     prompts::Prompts,
@@ -46,7 +52,13 @@ pub(super) struct DeviceDecoder<'a> {
     longest: usize,
     /// Whether passes are recorded and replayed.
     records: bool,
+    /// Whether each pass does what cannot be recorded.
+    #[cfg(test)]
+    spoils_recordings: bool,
 }
+
+/// Whether recording has failed in this process. It is not tried again.
+static CANNOT_RECORD: AtomicBool = AtomicBool::new(false);
 
 /// What rows attend to.
 struct Context {
@@ -95,27 +107,29 @@ struct DeviceRow<'r> {
 }
 
 impl<'a> DeviceDecoder<'a> {
-    /// Prepares the decoding of rows whose first token is drawn; `None` unless the model is on a GPU.
+    /// Prepares the decoding of rows whose first token is drawn, with the weights of the model.
     pub(super) fn new(
         model: &'a LanguageModel,
-        prompts: &Prompts,
+        weights: DecodeWeights,
+        prompts: Prompts,
         rows: &[&mut Row],
         settings: &'a GenerationConfig,
-    ) -> Option<Self> {
-        let weights = model.decode_weights()?;
+    ) -> Self {
         let longest = settings.max_new_tokens - 1;
         let like = &weights.embeddings;
         let config = model.config();
-        Some(Self {
-            context: Context::new(model, prompts, rows.len(), longest, like)?,
+        Self {
+            context: Context::new(model, prompts, rows.len(), longest, like),
             activations: Activations::new(&weights, config, rows.len()),
             state: State::new(rows, longest, like),
             sampling: &settings.sampling,
             config,
             longest,
-            records: true,
+            records: !CANNOT_RECORD.load(Ordering::Relaxed),
             weights,
-        })
+            #[cfg(test)]
+            spoils_recordings: false,
+        }
     }
 
     /// Decodes until every row is finished.
@@ -123,25 +137,75 @@ impl<'a> DeviceDecoder<'a> {
     /// # Errors
     /// If the device fails.
     pub(super) fn run(
-        &self,
-        rows: Vec<&mut Row>,
+        mut self,
+        mut rows: Vec<&mut Row>,
         settings: &GenerationConfig,
         on_pass: &mut dyn FnMut(usize),
     ) -> Result<(), ModelError> {
-        let rows = rows.into_iter().enumerate();
+        let mut reported = 0;
+        let mut report = |tokens| {
+            reported += tokens;
+            on_pass(tokens);
+        };
+        let error = match self.decode(&mut rows, settings, &mut report) {
+            Ok(()) => return Ok(()),
+            Err(PassError::Failed(error)) => return Err(failed(error)),
+            Err(PassError::NotRecorded(error)) => error,
+        };
+        if !CANNOT_RECORD.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "this device cannot record a decoding pass, so each of its kernels is launched separately, which is \
+                 slower: {error}"
+            );
+        }
+        self.records = false;
+        rows.iter_mut().for_each(|row| row.keep_first());
+        let like = &self.weights.embeddings;
+        self.activations = Activations::new(&self.weights, self.config, rows.len());
+        self.state = State::new(&rows, self.longest, like);
+        self.context
+            .replace_slots(self.config, rows.len(), self.longest);
+        // The same tokens are drawn again, and reported once.
+        let mut report = |tokens: usize| {
+            let repeated = tokens.min(reported);
+            reported -= repeated;
+            if tokens > repeated || tokens == 0 {
+                on_pass(tokens - repeated);
+            }
+        };
+        let decoded = self.decode(&mut rows, settings, &mut report);
+        decoded.map_err(|error| match error {
+            PassError::NotRecorded(error) | PassError::Failed(error) => failed(error),
+        })
+    }
+
+    fn decode(
+        &self,
+        rows: &mut [&mut Row],
+        settings: &GenerationConfig,
+        on_pass: &mut dyn FnMut(usize),
+    ) -> Result<(), PassError> {
+        let rows = rows.iter_mut().enumerate();
         let mut active: Vec<DeviceRow<'_>> =
             rows.map(|(slot, row)| DeviceRow { row, slot }).collect();
         let mut filled = 0;
         while !active.is_empty() {
             self.state.write(&active, filled);
-            let mut passes = Passes::new(self, active.len());
-            while active.iter().all(|row| row.row.finish.is_none()) {
-                let count = PASSES.min(self.longest - filled);
-                for pass in 0..count {
-                    passes.run(self.longest - filled - pass)?;
+            let count = active.len();
+            let launch = || self.pass(count);
+            let mut passes = Passes::new(&self.weights.embeddings.client, &launch, self.records);
+            // To compute a finished row costs little, and to record the pass for fewer rows costs two passes. So
+            // finished rows stay until they are half of all.
+            let mut unfinished = count;
+            while 2 * unfinished > count {
+                let batch = PASSES.min(self.longest - filled);
+                for pass in 0..batch {
+                    passes.run(self.longest - filled - pass == 1)?;
                 }
-                filled += count;
-                self.read(&mut active, count, settings, on_pass)?;
+                filled += batch;
+                self.read(&mut active, batch, settings, on_pass)?;
+                let rows = active.iter();
+                unfinished = rows.filter(|row| row.row.finish.is_none()).count();
             }
             active.retain(|row| row.row.finish.is_none());
         }
@@ -155,13 +219,13 @@ impl<'a> DeviceDecoder<'a> {
         passes: usize,
         settings: &GenerationConfig,
         on_pass: &mut dyn FnMut(usize),
-    ) -> Result<(), ModelError> {
+    ) -> Result<(), PassError> {
         let State {
             drawn, logprobs, ..
         } = &self.state;
         let handles = vec![drawn.handle.clone(), logprobs.handle.clone()];
         let read = drawn.client.read(handles);
-        let read = read.map_err(failed)?;
+        let read = read.map_err(PassError::Failed)?;
         add_sampled_bytes(read.iter().map(|bytes| bytes.len()).sum());
         let [drawn, logprobs] = [&read[0], &read[1]].map(|bytes| bytes.as_chunks::<4>().0);
         let count = rows.len();
@@ -185,6 +249,10 @@ impl<'a> DeviceDecoder<'a> {
 
     /// Runs the network on the last token of each row, and draws the next one.
     fn pass(&self, rows: usize) {
+        #[cfg(test)]
+        if self.spoils_recordings {
+            upload(&self.weights.embeddings, [1], &[0]);
+        }
         let (weights, activations) = (&self.weights, &self.activations);
         embed(
             &weights.embeddings,
@@ -337,72 +405,6 @@ impl<'a> DeviceDecoder<'a> {
     }
 }
 
-/// The passes of some rows. The first one is launched kernel by kernel, which also compiles the kernels. The others
-/// are one launch each: a graph of the same kernels, which is recorded once. What changes from pass to pass is in the
-/// device's memory, so the graph stays right.
-struct Passes<'d> {
-    decoder: &'d DeviceDecoder<'d>,
-    rows: usize,
-    recording: Recording,
-}
-
-enum Recording {
-    /// It is tried at the first pass.
-    Untried,
-    Done(Graph),
-    /// The device has no graphs, or recording failed.
-    Failed,
-}
-
-impl<'d> Passes<'d> {
-    fn new(decoder: &'d DeviceDecoder<'d>, rows: usize) -> Self {
-        Self {
-            decoder,
-            rows,
-            recording: Recording::Untried,
-        }
-    }
-
-    /// Runs a pass, the first of `left` ones at most.
-    fn run(&mut self, left: usize) -> Result<(), ModelError> {
-        match &self.recording {
-            Recording::Untried if self.decoder.records && left > 1 => {
-                self.recording = match self.run_and_record() {
-                    Ok(graph) => Recording::Done(graph),
-                    Err(error) => {
-                        static WARNING: Once = Once::new();
-                        WARNING.call_once(|| {
-                            log::warn!(
-                                "this device cannot record a decoding pass, so each of its kernels is launched \
-                                 separately, which is slower: {error}"
-                            );
-                        });
-                        Recording::Failed
-                    }
-                }
-            }
-            // SAFETY: the decoder holds every buffer that the recorded kernels use, and outlives the graph. This
-            // thread alone uses them, on the stream that the graph was recorded on.
-            Recording::Done(graph) => unsafe { graph.replay() }.map_err(failed)?,
-            Recording::Untried | Recording::Failed => self.decoder.pass(self.rows),
-        }
-        Ok(())
-    }
-
-    fn run_and_record(&self) -> Result<Graph, ServerError> {
-        let client = &self.decoder.weights.embeddings.client;
-        let prepared = client.graph_prepare();
-        self.decoder.pass(self.rows);
-        prepared?;
-        // Alone, since what other threads do could end the recording, or be refused because of it.
-        client.exclusive(|| {
-            client.start_capture()?;
-            self.decoder.pass(self.rows);
-            client.stop_capture()
-        })?
-    }
-}
-
 fn failed(error: ServerError) -> ModelError {
     ModelError::Device(error.to_string())
 }
@@ -410,23 +412,20 @@ fn failed(error: ServerError) -> ModelError {
 impl Context {
     fn new(
         model: &LanguageModel,
-        prompts: &Prompts,
+        prompts: Prompts,
         rows: usize,
         longest: usize,
         like: &CubeTensor,
-    ) -> Option<Self> {
+    ) -> Self {
         let config = model.config();
         let dtype = model.precision().dtype();
         let device = model.device();
         let length = |path: &[Range<usize>]| path.iter().map(ExactSizeIterator::len).sum();
         let lengths = prompts.cached.iter().map(|prompt| length(&prompt.path));
-        let longest_prompt: usize = lengths.max()?;
+        let longest_prompt: usize = lengths.max().unwrap_or_default();
         let positions: Vec<usize> = (0..longest_prompt + longest).collect();
         let rotations = Rotations::new(&positions, config, &device);
-        let angles = |has_window| {
-            let [cos, sin] = rotations.of_layer(has_window).tables().map(primitive);
-            Some([cos?, sin?])
-        };
+        let angles = |has_window| rotations.of_layer(has_window).tables().map(primitive);
         // Where the tokens of each cache start among those of all caches.
         let mut starts = Vec::with_capacity(prompts.caches.len());
         let mut packed = 0;
@@ -442,25 +441,38 @@ impl Context {
                 *place = (starts[prompt.cache] + token) as u32;
             }
         }
-        let joined = |layer: usize, values: bool| {
-            let parts = prompts.caches.iter().map(|cache| {
-                let (keys, cached_values) = &cache.layers[layer];
-                let tensor = if values { cached_values } else { keys };
-                tensor.clone().inner().cast(dtype)
-            });
+        // Layer by layer, so that only one layer's keys and values are there twice.
+        let caches = prompts.caches.into_iter();
+        let mut caches: Vec<_> = caches.map(|cache| cache.layers.into_iter()).collect();
+        let joined = |parts: Vec<Tensor<3>>| {
+            let parts = parts.into_iter().map(|part| part.inner().cast(dtype));
             primitive(Tensor::cat(parts.collect(), 1))
         };
-        let pools =
-            (0..config.layers).map(|layer| Some([joined(layer, false)?, joined(layer, true)?]));
-        let slot_shape = [rows, config.kv_heads, longest.max(1), config.head_size];
-        let slots = || [(); 2].map(|()| buffer(like, slot_shape, dtype));
-        Some(Self {
-            angles: angles(false)?,
-            window_angles: angles(true)?,
-            prompts: pools.collect::<Option<_>>()?,
+        let pools = (0..config.layers).map(|_| {
+            let (keys, values) = caches.iter_mut().filter_map(Iterator::next).unzip();
+            [joined(keys), joined(values)]
+        });
+        let mut context = Self {
+            angles: angles(false),
+            window_angles: angles(true),
+            prompts: pools.collect(),
             places: upload(like, [prompts.cached.len(), longest_prompt], &places),
-            slots: (0..config.layers).map(|_| slots()).collect(),
-        })
+            slots: Vec::new(),
+        };
+        context.replace_slots(config, rows, longest);
+        context
+    }
+
+    /// Makes slots for this many rows, in the type of the prompts' keys and values.
+    fn replace_slots(&mut self, config: &ModelConfig, rows: usize, longest: usize) {
+        let shape = [rows, config.kv_heads, longest.max(1), config.head_size];
+        let layers = self.prompts.iter();
+        let slots = layers.map(|prompts| {
+            prompts
+                .each_ref()
+                .map(|like| buffer(like, shape, like.dtype))
+        });
+        self.slots = slots.collect();
     }
 }
 
@@ -523,10 +535,10 @@ impl State {
     }
 }
 
-/// The tensor in row-major order, if it is on a GPU.
-fn primitive<const D: usize>(tensor: Tensor<D>) -> Option<CubeTensor> {
-    let tensor = tensor.try_into_primitive::<Cube>().ok()?;
-    Some(into_contiguous(tensor))
+/// The tensor in row-major order. It is on the model's device, a GPU.
+fn primitive<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
+    let tensor = tensor.try_into_primitive::<Cube>();
+    into_contiguous(tensor.unwrap_or_else(|_| unreachable!("the weights are on a GPU")))
 }
 
 fn bytes(numbers: &[u32]) -> Bytes {

@@ -104,7 +104,8 @@ fn decode(
         return Ok(());
     }
     #[cfg(feature = "cube")]
-    if let Some(decoder) = device::DeviceDecoder::new(model, &prompts, &active, config) {
+    if let Some(weights) = model.decode_weights() {
+        let decoder = device::DeviceDecoder::new(model, weights, prompts, &active, config);
         return decoder.run(active, config, on_pass);
     }
     let prompt_of = active.iter().map(|row| row.group).collect();

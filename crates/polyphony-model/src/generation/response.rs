@@ -102,6 +102,14 @@ impl Row {
         }
     }
 
+    /// Forgets all tokens but the first.
+    #[cfg(feature = "cube")]
+    pub(super) fn keep_first(&mut self) {
+        self.tokens.truncate(1);
+        self.logprobs.truncate(1);
+        self.finish = None;
+    }
+
     /// The position of the last token.
     pub(super) fn position(&self) -> usize {
         self.prompt_length + self.tokens.len() - 1

@@ -77,27 +77,27 @@ pub(crate) struct DecodeRouter {
 }
 
 impl DecodeWeights {
-    /// Copies the weights; `None` unless they are on a GPU. Matrices that need neither joining nor rounding share memory
-    /// with the network's.
+    /// Copies the weights; `None` unless they are on a GPU. Matrices that are neither joined nor merged nor rounded share
+    /// memory with the network's.
     pub(crate) fn of(network: &Decoder, precision: Precision) -> Option<Self> {
         let copy = Copy {
             dtype: precision.dtype(),
         };
-        let embeddings = network.model.embed_tokens.weight().inner();
-        let embeddings = embeddings.try_into_primitive::<Cube>().ok()?;
-        let head = match &network.lm_head {
-            Some(head) => merged(head),
-            None => network.model.embed_tokens.weight().inner(),
+        let embeddings = copy.plain(network.model.embed_tokens.weight())?;
+        let head = match (&network.lm_head, precision) {
+            (Some(head), _) => copy.joined(vec![head])?,
+            (None, Precision::F32) => embeddings.clone(),
+            (None, _) => copy.plain(network.model.embed_tokens.weight().cast(copy.dtype))?,
         };
         let layers = network.model.layers.iter();
         Some(Self {
-            embeddings: into_contiguous(embeddings),
+            embeddings,
             embedding_scale: network.embedding_scale as f32,
             layers: layers
                 .map(|layer| copy.layer(layer))
                 .collect::<Option<_>>()?,
             norm: copy.norm(&network.model.norm)?,
-            head: copy.joined(vec![head])?,
+            head,
         })
     }
 }
@@ -129,15 +129,15 @@ impl Copy {
         };
         Some(DecodeLayer {
             input_norm: self.norm(&layer.input_layernorm)?,
-            projections: self.joined(projections.map(merged).to_vec())?,
+            projections: self.joined(projections.to_vec())?,
             bias: match bias {
-                Some(bias) => Some(floats(Tensor::cat(bias, 0))?),
+                Some(bias) => Some(self.plain(Tensor::cat(bias, 0))?),
                 None => None,
             },
             query_key_norms,
             query_factor: attention.query_factor as f32,
             window: attention.window,
-            output: self.joined(vec![merged(&attention.o_proj)])?,
+            output: self.joined(vec![&attention.o_proj])?,
             after_attention,
             feed_forward_norm: self.norm(feed_forward_norm)?,
             feed_forward: self.feed_forward(&layer.mlp)?,
@@ -155,7 +155,8 @@ impl Copy {
                 normalized,
             }) => {
                 let router = DecodeRouter {
-                    weight: self.joined(vec![merged(gate)])?,
+                    // As in the network: in smaller floats, many experts would be equally probable.
+                    weight: self.plain(gate.weight())?,
                     chosen: *chosen,
                     normalized: *normalized,
                 };
@@ -163,43 +164,49 @@ impl Copy {
             }
         };
         let gate_up = mlps.iter().flat_map(|mlp| [&mlp.gate_proj, &mlp.up_proj]);
-        let down = mlps.iter().map(|mlp| merged(&mlp.down_proj));
+        let down = mlps.iter().map(|mlp| &mlp.down_proj);
         Some(DecodeFeedForward {
-            gate_up: self.joined(gate_up.map(merged).collect())?,
+            gate_up: self.joined(gate_up.collect())?,
             down: self.joined(down.collect())?,
             activation: mlps.first()?.activation,
             experts,
         })
     }
 
-    /// Matrices one below the other.
-    fn joined(&self, matrices: Vec<Tensor<2>>) -> Option<CubeTensor> {
-        let matrices = matrices.into_iter().map(|matrix| matrix.cast(self.dtype));
-        let matrices: Vec<_> = matrices.collect();
-        let joined = match <[_; 1]>::try_from(matrices) {
-            Ok([matrix]) => matrix,
-            Err(matrices) => Tensor::cat(matrices, 0),
+    /// Projections one below the other, with their adapters merged. With an adapter, the result has 32-bit floats, since
+    /// its update can be smaller than what rounding takes away.
+    fn joined(&self, projections: Vec<&Linear>) -> Option<CubeTensor> {
+        let updates: Vec<_> = projections.iter().map(|linear| linear.update()).collect();
+        let has_adapter = updates.iter().any(Option::is_some);
+        let pairs = projections.iter().zip(updates);
+        let mut matrices = pairs.map(|(linear, update)| {
+            // Rounded as in training, where the update is added to the product.
+            let weight = linear.weight().inner().cast(self.dtype);
+            match update {
+                Some(update) => weight.cast(DType::F32) + update.inner(),
+                None if has_adapter => weight.cast(DType::F32),
+                None => weight,
+            }
+        });
+        let joined = match projections.len() {
+            1 => matrices.next()?,
+            _ => Tensor::cat(matrices.collect(), 0),
         };
-        let joined = joined.try_into_primitive::<Cube>().ok()?;
-        Some(into_contiguous(joined))
+        self.plain(joined)
+    }
+
+    /// A tensor in row-major order.
+    fn plain<const D: usize>(&self, tensor: Tensor<D>) -> Option<CubeTensor> {
+        let tensor = tensor.inner().try_into_primitive::<Cube>().ok()?;
+        Some(into_contiguous(tensor))
     }
 
     fn norm(&self, norm: &RmsNorm) -> Option<Norm> {
         let (weight, epsilon, offset) = norm.parts();
         Some(Norm {
-            weight: floats(weight.inner())?,
+            weight: self.plain(weight)?,
             epsilon: epsilon as f32,
             offset,
         })
     }
-}
-
-/// The weight of a projection with its adapter merged.
-fn merged(linear: &Linear) -> Tensor<2> {
-    linear.merged_weight().inner()
-}
-
-fn floats(vector: Tensor<1>) -> Option<CubeTensor> {
-    let vector = vector.try_into_primitive::<Cube>().ok()?;
-    Some(into_contiguous(vector))
 }

@@ -41,18 +41,15 @@ impl Linear {
 
     /// Adds the adapter's update to the weight, and removes the adapter.
     pub(crate) fn merge(&mut self) {
-        if self.adapter.is_some() {
-            self.weight = Param::from_tensor(self.merged_weight());
+        if let Some(update) = self.update() {
+            self.weight = Param::from_tensor(self.weight.val() + update);
             self.adapter = None;
         }
     }
 
-    /// The weight with the adapter's update, `[O, I]`.
-    pub(super) fn merged_weight(&self) -> Tensor<2> {
-        match &self.adapter {
-            Some(adapter) => self.weight.val() + adapter.product(),
-            None => self.weight.val(),
-        }
+    /// What the adapter adds to the weight, `[O, I]`, if there is an adapter.
+    pub(super) fn update(&self) -> Option<Tensor<2>> {
+        self.adapter.as_ref().map(LoraAdapter::product)
     }
 
     /// The bias, `[O]`.

@@ -63,11 +63,12 @@ impl<'a> WeightReader<'a> {
         if !self.weights.contains(name) {
             return Ok(Tensor::empty([0; D], self.device));
         }
-        let values = self.weights.read(name, &shape)?;
-        Ok(Tensor::from_data(
-            TensorData::new(values, shape),
-            self.device,
-        ))
+        let values = TensorData::new(self.weights.read(name, &shape)?, shape);
+        let tensor = Tensor::from_data(values, self.device);
+        // Kernels read weights without gaps, and would copy each weight at each use.
+        #[cfg(feature = "cube")]
+        let tensor = crate::kernels::cube::without_gaps(tensor);
+        Ok(tensor)
     }
 
     /// Compares the requested names with those in the file.

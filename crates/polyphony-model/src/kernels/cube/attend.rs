@@ -9,8 +9,10 @@ use cubecl::{ir::ElemType, prelude::*};
 
 use super::{
     CubeTensor, UNITS, cube_max, cube_sum,
-    few_rows::{Norm, vector_size, vector_sum},
-    float_type, units,
+    few_rows::{vector_size, vector_sum},
+    float_type,
+    rms_norm::Norm,
+    units,
 };
 
 /// What the kernels know of a row, as four numbers.
@@ -160,6 +162,7 @@ fn attend<C: Float, N: Size>(
     let vector = slot_keys.vector_size();
     let vectors = comptime!(plan.size).runtime() / vector;
 
+    let mut parts = Shared::<[f32]>::new_slice(plan.units);
     // Queries, and the new key after them.
     let mut heads = Shared::<[f32]>::new_slice(comptime!((plan.group + 1) * plan.size));
     let row_start = row * comptime!((plan.group + 2) * plan.kv_heads * plan.size);
@@ -187,7 +190,7 @@ fn attend<C: Float, N: Size>(
                 squares += heads[start + i] * heads[start + i];
                 i += plan.units;
             }
-            let sum = cube_sum(squares, plan.units);
+            let sum = cube_sum(squares, &mut parts, plan.units);
             let factor = 1.0f32 / (sum / comptime!(plan.size as f32) + epsilon).sqrt();
             i = unit;
             while i < plan.size {
@@ -281,9 +284,10 @@ fn attend<C: Float, N: Size>(
                     let at = slot_start + (token - prompt_length);
                     Vector::<f32, N>::cast_from(slot_keys[at * vectors + i])
                 } else {
-                    // This pass's own key may not be visible in the slot yet.
+                    // This pass's own key may not be visible in the slot yet. It is rounded as it is there.
                     let at = comptime!(plan.group * plan.size).runtime() + i * vector;
-                    read_vector::<N>(&heads, at)
+                    let key = read_vector::<N>(&heads, at);
+                    Vector::<f32, N>::cast_from(Vector::<C, N>::cast_from(key))
                 };
                 #[unroll]
                 for query in 0..plan.group {
@@ -300,14 +304,14 @@ fn attend<C: Float, N: Size>(
         #[unroll]
         for query in 0..plan.group {
             let score = scores[comptime!(query * plan.units) + unit];
-            let largest = f32::max(maxima[query], cube_max(score, plan.units));
+            let largest = f32::max(maxima[query], cube_max(score, &mut parts, plan.units));
             let shrink = (maxima[query] - largest).exp();
             let mut weight = 0.0f32.runtime();
             if token < tokens {
                 weight = (score - largest).exp();
             }
             scores[comptime!(query * plan.units) + unit] = weight;
-            totals[query] = totals[query] * shrink + cube_sum(weight, plan.units);
+            totals[query] = totals[query] * shrink + cube_sum(weight, &mut parts, plan.units);
             maxima[query] = largest;
             #[unroll]
             for index in 0..plan.own_numbers {

@@ -44,6 +44,8 @@ fn choose(
 ) {
     let unit = UNIT_POS as usize;
     let mut left = Shared::<[f32]>::new_slice(experts);
+    let mut parts = Shared::<[f32]>::new_slice(units);
+    let mut ids = Shared::<[u32]>::new_slice(units);
     let mut row = CUBE_POS;
     while row < rows as usize {
         let mut i = unit;
@@ -53,14 +55,14 @@ fn choose(
             max = f32::max(max, left[i]);
             i += units;
         }
-        let max = cube_max(max, units);
+        let max = cube_max(max, &mut parts, units);
         let mut weights = 0.0f32;
         i = unit;
         while i < experts {
             weights += (left[i] - max).exp();
             i += units;
         }
-        let total = cube_sum(weights, units);
+        let total = cube_sum(weights, &mut parts, units);
         let mut chosen_weight = 0.0f32.runtime();
         for place in 0..per_row {
             let mut best = f32::new(-3.0e38);
@@ -69,7 +71,7 @@ fn choose(
                 best = f32::max(best, left[i]);
                 i += units;
             }
-            let best = cube_max(best, units);
+            let best = cube_max(best, &mut parts, units);
             let mut id = comptime!(experts as u32).runtime();
             i = unit;
             while i < experts {
@@ -79,7 +81,7 @@ fn choose(
                 i += units;
             }
             // If logits are not numbers, none is the largest.
-            let id = u32::min(cube_min(id, units), comptime!(experts as u32 - 1));
+            let id = u32::min(cube_min(id, &mut ids, units), comptime!(experts as u32 - 1));
             let weight = (best - max).exp();
             chosen_weight += weight;
             if unit == 0 {

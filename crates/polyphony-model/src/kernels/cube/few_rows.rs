@@ -11,6 +11,7 @@ use super::{
     super::activation::Activation,
     CubeTensor, MOST_CUBES, float_type,
     gated::{Sigmoid, sigmoid},
+    rms_norm::Norm,
 };
 
 /// Units of a team. CUDA runs as many in lockstep.
@@ -53,16 +54,6 @@ pub(crate) struct ChosenExperts<'a> {
     pub(crate) count: usize,
     /// Consecutive rows that have the same input, which is stored once.
     pub(crate) rows_per_input: usize,
-}
-
-/// The weight of a root-mean-square normalization, and its constants.
-#[derive(Debug)]
-pub(crate) struct Norm {
-    /// `[D]`
-    pub(crate) weight: CubeTensor,
-    pub(crate) epsilon: f32,
-    /// What is added to the weight.
-    pub(crate) offset: f32,
 }
 
 /// What becomes of a product.

@@ -14,10 +14,11 @@ use super::{
     CubeTensor, buffer, cubes_of_units, float_type, operand, units,
 };
 
-/// [`crate::kernels::gated`]; `None` unless both tensors are on a GPU. They consist of floats of one type.
+/// [`crate::kernels::gated`]; `None` unless both tensors are on a GPU and of one type.
 pub(crate) fn gated(gate: &Tensor<2>, up: &Tensor<2>, activation: Activation) -> Option<Tensor<2>> {
     let operands = [operand(gate)?, operand(up)?];
-    Some(apply(Gated(activation), operands, gate.dims()))
+    let same = operands[0].dtype() == operands[1].dtype();
+    same.then(|| apply(Gated(activation), operands, gate.dims()))
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -26,16 +26,17 @@ use cubecl::{
     ir::{ElemType, FloatKind},
     prelude::*,
 };
+use cubecl_environment::stream::{StreamPolicy, set_policy};
 
 use super::differentiable::{Kernels, Operand};
 
 pub(crate) use attend::{Attend, RowState};
 pub(crate) use experts::{add_experts, choose_experts};
-pub(crate) use few_rows::{ChosenExperts, FewRows, Norm, RowsOutput};
+pub(crate) use few_rows::{ChosenExperts, FewRows, RowsOutput};
 pub(super) use gated::gated;
 pub(super) use packed_attention::packed_attention;
-pub(crate) use rms_norm::add_normalized;
 pub(super) use rms_norm::rms_norm;
+pub(crate) use rms_norm::{Norm, add_normalized};
 pub(super) use rotate::rotate;
 pub(crate) use sample::{Sample, embed};
 
@@ -59,6 +60,21 @@ fn operand<const D: usize>(tensor: &Tensor<D>) -> Option<Operand<Cube>> {
         let dtype = operand.dtype();
         matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
     })
+}
+
+/// Lets all threads give their work for a device to one stream. By default, each thread has a stream of its own. A model
+/// that is loaded by one thread and used by others would then make its streams wait for each other, which cannot be
+/// recorded.
+pub(crate) fn use_one_stream() {
+    set_policy(StreamPolicy::Single);
+}
+
+/// The same tensor without gaps between its rows, if it is on a GPU.
+pub(crate) fn without_gaps<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match tensor.clone().try_into_primitive::<Cube>() {
+        Ok(tensor) => Tensor::from_primitive::<Cube>(into_contiguous(tensor)),
+        Err(_) => tensor,
+    }
 }
 
 /// The type of a tensor's numbers.
@@ -95,11 +111,10 @@ fn units() -> CubeDim {
     CubeDim::new_1d(UNITS as u32)
 }
 
-/// The sum of the values of all units of a cube, in a fixed order.
+/// The sum of the values of all units of a cube, in a fixed order. `parts` is shared memory, one number per unit.
 #[cube]
-fn cube_sum(value: f32, #[comptime] units: usize) -> f32 {
+fn cube_sum(value: f32, parts: &mut [f32], #[comptime] units: usize) -> f32 {
     let unit = UNIT_POS as usize;
-    let mut parts = Shared::<[f32]>::new_slice(units);
     parts[unit] = value;
     sync_cube();
     let mut half = comptime!(units / 2).runtime();
@@ -117,11 +132,10 @@ fn cube_sum(value: f32, #[comptime] units: usize) -> f32 {
     sum
 }
 
-/// The largest of the values of all units of a cube.
+/// The largest of the values of all units of a cube; see [`cube_sum`].
 #[cube]
-fn cube_max(value: f32, #[comptime] units: usize) -> f32 {
+fn cube_max(value: f32, parts: &mut [f32], #[comptime] units: usize) -> f32 {
     let unit = UNIT_POS as usize;
-    let mut parts = Shared::<[f32]>::new_slice(units);
     parts[unit] = value;
     sync_cube();
     let mut half = comptime!(units / 2).runtime();
@@ -137,11 +151,10 @@ fn cube_max(value: f32, #[comptime] units: usize) -> f32 {
     max
 }
 
-/// The smallest of the values of all units of a cube.
+/// The smallest of the values of all units of a cube; see [`cube_sum`].
 #[cube]
-fn cube_min(value: u32, #[comptime] units: usize) -> u32 {
+fn cube_min(value: u32, parts: &mut [u32], #[comptime] units: usize) -> u32 {
     let unit = UNIT_POS as usize;
-    let mut parts = Shared::<[u32]>::new_slice(units);
     parts[unit] = value;
     sync_cube();
     let mut half = comptime!(units / 2).runtime();

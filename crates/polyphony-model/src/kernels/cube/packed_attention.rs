@@ -48,7 +48,7 @@ const SHARES: usize = UNITS / TILE;
 /// The score of a key that is not attended to; any score below half of it counts as such.
 const HIDDEN: f32 = -3.0e38;
 
-/// [`crate::kernels::packed_attention`]; `None` unless all tensors are on a GPU. They consist of floats of one type.
+/// [`crate::kernels::packed_attention`]; `None` unless all tensors are on a GPU and of one type.
 pub(crate) fn packed_attention(
     queries: &Tensor<3>,
     keys: &Tensor<3>,
@@ -58,6 +58,10 @@ pub(crate) fn packed_attention(
 ) -> Option<Tensor<3>> {
     let shape @ [_, heads, size] = queries.dims();
     let operands = [operand(queries)?, operand(keys)?, operand(values)?];
+    let dtype = operands[0].dtype();
+    if operands.iter().any(|operand| operand.dtype() != dtype) {
+        return None;
+    }
     let kv_heads = keys.dims()[1];
     let op = PackedAttention {
         tables: packing.tables(TILE, &queries.device()),

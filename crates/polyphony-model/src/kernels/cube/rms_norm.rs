@@ -11,13 +11,21 @@ use cubecl::{
 
 use super::{
     super::differentiable::{Op, apply},
-    CubeTensor, UNITS, buffer, cube_sum, cubes, cubes_of_units, empty,
-    few_rows::Norm,
-    float_type, operand, units,
+    CubeTensor, UNITS, buffer, cube_sum, cubes, cubes_of_units, empty, float_type, operand, units,
 };
 
 /// Cubes of the backward pass. Each adds up the gradient of the weight over its rows.
 const BACKWARD_CUBES: usize = 256;
+
+/// The weight of a root-mean-square normalization, and its constants.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    /// `[D]`
+    pub(crate) weight: CubeTensor,
+    pub(crate) epsilon: f32,
+    /// What is added to the weight.
+    pub(crate) offset: f32,
+}
 
 /// [`crate::kernels::rms_norm`]; `None` unless all tensors are on a GPU. The weight consists of 32-bit floats.
 pub(crate) fn rms_norm(
@@ -28,6 +36,9 @@ pub(crate) fn rms_norm(
     output: DType,
 ) -> Option<Tensor<2>> {
     let operands = [operand(input)?, operand(weight)?];
+    if operands[1].dtype() != DType::F32 {
+        return None;
+    }
     let op = RmsNorm {
         epsilon: epsilon as f32,
         offset,
@@ -151,6 +162,7 @@ fn inverse_root<I: Float>(
     x: &[I],
     start: usize,
     epsilon: f32,
+    parts: &mut [f32],
     #[comptime] width: usize,
     #[comptime] units: usize,
 ) -> f32 {
@@ -161,7 +173,7 @@ fn inverse_root<I: Float>(
         sum += value * value;
         i += units;
     }
-    let total = cube_sum(sum, units);
+    let total = cube_sum(sum, parts, units);
     1.0f32 / (total / width as f32 + epsilon).sqrt()
 }
 
@@ -179,10 +191,11 @@ fn normalize<I: Float, O: Float>(
     #[define(I)] _input: ElemType,
     #[define(O)] _output: ElemType,
 ) {
+    let mut parts = Shared::<[f32]>::new_slice(units);
     let mut row = CUBE_POS;
     while row < rows as usize {
         let start = row * width;
-        let factor = inverse_root::<I>(x, start, epsilon, width, units);
+        let factor = inverse_root::<I>(x, start, epsilon, &mut parts, width, units);
         let mut i = UNIT_POS as usize;
         while i < width {
             let value = f32::cast_from(x[start + i]) * factor * (offset + weight[i]);
@@ -220,10 +233,11 @@ fn differentiate_norm<I: Float, O: Float>(
         partial_sums[own + i] = 0.0f32;
         i += units;
     }
+    let mut parts = Shared::<[f32]>::new_slice(units);
     let mut row = CUBE_POS;
     while row < rows as usize {
         let start = row * width;
-        let factor = inverse_root::<I>(x, start, epsilon, width, units);
+        let factor = inverse_root::<I>(x, start, epsilon, &mut parts, width, units);
         let mut products = 0.0f32;
         let mut i = UNIT_POS as usize;
         while i < width {
@@ -234,7 +248,7 @@ fn differentiate_norm<I: Float, O: Float>(
             products += gradient * (offset + weight[i]) * value;
             i += units;
         }
-        let total = cube_sum(products, units);
+        let total = cube_sum(products, &mut parts, units);
         let correction = factor * factor * factor * total / width as f32;
         let mut i = UNIT_POS as usize;
         while i < width {

@@ -2,7 +2,7 @@
 
 use burn::{
     backend::Cube,
-    tensor::{Shape, Tensor},
+    tensor::{DType, Shape, Tensor},
 };
 use burn_cubecl::kernel::into_contiguous;
 use cubecl::{ir::ElemType, prelude::*};
@@ -12,13 +12,16 @@ use super::{
     CubeTensor, buffer, cubes_of_units, float_type, operand, units,
 };
 
-/// [`crate::kernels::rotate`]; `None` unless all tensors are on a GPU.
+/// [`crate::kernels::rotate`]; `None` unless all tensors are on a GPU and the angles are 32-bit floats.
 pub(crate) fn rotate(heads: &Tensor<3>, cos: &Tensor<3>, sin: &Tensor<3>) -> Option<Tensor<3>> {
     let shape = heads.dims();
-    let angles = |table: &Tensor<3>| table.clone().inner().try_into_primitive::<Cube>().ok();
+    let angles = |table: &Tensor<3>| {
+        let table = table.clone().inner().try_into_primitive::<Cube>().ok()?;
+        (table.dtype == DType::F32).then(|| into_contiguous(table))
+    };
     let op = Rotate {
-        cos: into_contiguous(angles(cos)?),
-        sin: into_contiguous(angles(sin)?),
+        cos: angles(cos)?,
+        sin: angles(sin)?,
         heads: shape[1],
     };
     Some(apply(op, [operand(heads)?], shape))

@@ -13,7 +13,7 @@ use super::{CubeTensor, attend::RowState, cube_max, cube_min, cube_sum, cubes_of
 use crate::Sampling;
 
 /// Units of a cube that samples. WebGPU allows 256.
-const SAMPLING_UNITS: usize = 256;
+const SAMPLING_UNITS: usize = 1024;
 
 /// Looks up the embedding of each row's last token.
 ///
@@ -151,28 +151,47 @@ fn sample(
     // The first token was drawn from the logits of the prompt.
     let uniform = uniforms[slot * positions as usize + filled + 1];
 
+    let mut parts = Shared::<[f32]>::new_slice(units);
+    let mut ids = Shared::<[u32]>::new_slice(units);
     let mut max = f32::new(-3.0e38);
     let mut i = unit;
     while i < vocabulary {
         max = f32::max(max, own[i]);
         i += units;
     }
-    let max = cube_max(max, units);
+    let max = cube_max(max, &mut parts, units);
     let mut sum = 0.0f32;
     i = unit;
     while i < vocabulary {
         sum += ((own[i] - max) * inverse_temperature).exp();
         i += units;
     }
-    let total = cube_sum(sum, units);
+    let total = cube_sum(sum, &mut parts, units);
 
     let id = if comptime!(draw == Draw::MostLikely) {
-        first_with_key(own, key(max), 0u32.runtime(), units)
+        nth_with_key(own, key(max), 0.0f32.runtime(), &mut parts, &mut ids, units)
     } else if comptime!(draw == Draw::Any) {
-        draw_by_id(own, max, inverse_temperature, uniform, units)
+        draw_by_id(
+            own,
+            max,
+            inverse_temperature,
+            uniform,
+            &mut parts,
+            &mut ids,
+            units,
+        )
     } else {
         let numbers = (total, uniform, top_p, top_k);
-        draw_truncated(own, max, inverse_temperature, numbers, draw, units)
+        draw_truncated(
+            own,
+            max,
+            inverse_temperature,
+            numbers,
+            &mut parts,
+            &mut ids,
+            draw,
+            units,
+        )
     };
     // If logits are not numbers, no token is found, and the log-probability tells.
     let id = u32::min(id, vocabulary as u32 - 1);
@@ -206,18 +225,64 @@ fn value_of(key: u32) -> f32 {
     f32::reinterpret(bits)
 }
 
-/// The first token with this key among those from `first` up; `u32::MAX` if there is none.
+/// The token with this key that comes after `skipped` others with this key, or the last one with it; `u32::MAX` if there
+/// is none.
 #[cube]
-fn first_with_key(logits: &[f32], wanted: u32, first: u32, #[comptime] units: usize) -> u32 {
-    let mut id = u32::MAX.runtime();
-    let mut i = UNIT_POS as usize;
-    while i < logits.len() {
-        if key(logits[i]) == wanted && i as u32 >= first {
-            id = u32::min(id, i as u32);
+fn nth_with_key(
+    logits: &[f32],
+    wanted: u32,
+    skipped: f32,
+    parts: &mut [f32],
+    ids: &mut [u32],
+    #[comptime] units: usize,
+) -> u32 {
+    let unit = UNIT_POS as usize;
+    let stretch = logits.len().div_ceil(units);
+    let mut i = usize::min(unit * stretch, logits.len());
+    let end = usize::min(i + stretch, logits.len());
+    let mut count = 0.0f32.runtime();
+    while i < end {
+        if key(logits[i]) == wanted {
+            count += 1.0f32;
         }
-        i += units;
+        i += 1;
     }
-    cube_min(id, units)
+    parts[unit] = count;
+    sync_cube();
+    let mut id = u32::MAX.runtime();
+    if unit == 0 {
+        let (found, before) = stretch_of(&*parts, skipped, units);
+        let mut seen = before;
+        i = found * stretch;
+        let end = usize::min(i + stretch, logits.len());
+        while i < end && seen <= skipped {
+            if key(logits[i]) == wanted {
+                id = i as u32;
+                seen += 1.0f32;
+            }
+            i += 1;
+        }
+    }
+    cube_min(id, ids, units)
+}
+
+/// The unit at whose number the sum of the units' numbers passes a threshold, or the last one whose number is not zero;
+/// and the sum of the numbers before it.
+#[cube]
+fn stretch_of(numbers: &[f32], threshold: f32, #[comptime] units: usize) -> (usize, f32) {
+    let mut sum = 0.0f32.runtime();
+    let mut found = 0usize.runtime();
+    let mut before = 0.0f32.runtime();
+    let mut passed = false.runtime();
+    for unit in 0..units {
+        if !passed && numbers[unit] > 0.0f32 {
+            found = unit;
+            before = sum;
+            sum += numbers[unit];
+            passed = sum > threshold;
+        }
+    }
+    (found, before)
 }
 
 /// The token at which the sum of weights in order of the ids passes `uniform` times its total.
@@ -227,6 +292,8 @@ fn draw_by_id(
     max: f32,
     inverse_temperature: f32,
     uniform: f32,
+    parts: &mut [f32],
+    ids: &mut [u32],
     #[comptime] units: usize,
 ) -> u32 {
     let unit = UNIT_POS as usize;
@@ -239,31 +306,18 @@ fn draw_by_id(
         sum += ((logits[i] - max) * inverse_temperature).exp();
         i += 1;
     }
-    let mut sums = Shared::<[f32]>::new_slice(units);
-    sums[unit] = sum;
+    parts[unit] = sum;
     sync_cube();
     let mut id = u32::MAX.runtime();
     if unit == 0 {
         let mut total = 0.0f32.runtime();
         for other in 0..units {
-            total += sums[other];
+            total += parts[other];
         }
         let threshold = uniform * total;
-        // The stretch in which the threshold is passed, or the last one that weighs anything.
-        let mut before = 0.0f32.runtime();
-        let mut found = 0usize.runtime();
+        let (found, before) = stretch_of(&*parts, threshold, units);
+        let mut sum = before;
         let mut passed = false.runtime();
-        let mut before_found = 0.0f32.runtime();
-        for other in 0..units {
-            if !passed && sums[other] > 0.0f32 {
-                found = other;
-                before_found = before;
-                before += sums[other];
-                passed = before > threshold;
-            }
-        }
-        let mut sum = before_found;
-        passed = false.runtime();
         let end = usize::min((found + 1) * stretch, logits.len());
         i = found * stretch;
         while i < end && !passed {
@@ -276,7 +330,7 @@ fn draw_by_id(
             i += 1;
         }
     }
-    cube_min(id, units)
+    cube_min(id, ids, units)
 }
 
 /// The token at which the sum of weights in order of falling logits passes `uniform` times that of all tokens that
@@ -287,15 +341,26 @@ fn draw_truncated(
     max: f32,
     inverse_temperature: f32,
     numbers: (f32, f32, f32, f32),
+    parts: &mut [f32],
+    ids: &mut [u32],
     #[comptime] draw: Draw,
     #[comptime] units: usize,
 ) -> u32 {
     let (total, uniform, top_p, top_k) = numbers;
     let mut kept = total;
     if comptime!(matches!(draw, Draw::Truncated { top_k: true, .. })) {
-        let last = last_of_set(logits, max, inverse_temperature, top_k, false, true, units);
-        let count = sum_above(logits, max, inverse_temperature, last, true, units);
-        let sum = sum_above(logits, max, inverse_temperature, last, false, units);
+        let last = last_of_set(
+            logits,
+            max,
+            inverse_temperature,
+            top_k,
+            parts,
+            false,
+            true,
+            units,
+        );
+        let count = sum_above(logits, max, inverse_temperature, last, parts, true, units);
+        let sum = sum_above(logits, max, inverse_temperature, last, parts, false, units);
         let weight = ((value_of(last) - max) * inverse_temperature).exp();
         kept = sum + (top_k - count) * weight;
     }
@@ -306,11 +371,12 @@ fn draw_truncated(
             max,
             inverse_temperature,
             enough,
+            parts,
             false,
             false,
             units,
         );
-        let sum = sum_above(logits, max, inverse_temperature, last, false, units);
+        let sum = sum_above(logits, max, inverse_temperature, last, parts, false, units);
         let weight = ((value_of(last) - max) * inverse_temperature).exp();
         // Tokens that are as likely as the last one are kept only as far as they are needed.
         let needed = f32::max(((enough - sum) / weight).ceil(), 1.0f32.runtime());
@@ -322,24 +388,15 @@ fn draw_truncated(
         max,
         inverse_temperature,
         threshold,
+        parts,
         true,
         false,
         units,
     );
-    let sum = sum_above(logits, max, inverse_temperature, last, false, units);
+    let sum = sum_above(logits, max, inverse_temperature, last, parts, false, units);
     let weight = ((value_of(last) - max) * inverse_temperature).exp();
-    let mut skipped = ((threshold - sum) / weight).floor();
-    let mut id = first_with_key(logits, last, 0u32.runtime(), units);
-    while skipped >= 1.0f32 {
-        let next = first_with_key(logits, last, id + 1, units);
-        if next == u32::MAX {
-            skipped = 0.0f32.runtime();
-        } else {
-            id = next;
-            skipped -= 1.0f32;
-        }
-    }
-    id
+    let skipped = ((threshold - sum) / weight).floor();
+    nth_with_key(logits, last, skipped, parts, ids, units)
 }
 
 /// The key of the last token of the smallest set of most likely tokens whose sum of weights, or number of tokens, is at
@@ -350,6 +407,7 @@ fn last_of_set(
     max: f32,
     inverse_temperature: f32,
     target: f32,
+    parts: &mut [f32],
     #[comptime] strict: bool,
     #[comptime] counted: bool,
     #[comptime] units: usize,
@@ -381,7 +439,7 @@ fn last_of_set(
         let start = prefix;
         #[unroll]
         for digit in 0..3usize {
-            let sum = cube_sum(sums[digit], units);
+            let sum = cube_sum(sums[digit], parts, units);
             let mut enough = sum >= target;
             if strict {
                 enough = sum > target;
@@ -402,6 +460,7 @@ fn sum_above(
     max: f32,
     inverse_temperature: f32,
     last: u32,
+    parts: &mut [f32],
     #[comptime] counted: bool,
     #[comptime] units: usize,
 ) -> f32 {
@@ -418,5 +477,5 @@ fn sum_above(
         }
         i += units;
     }
-    cube_sum(sum, units)
+    cube_sum(sum, parts, units)
 }

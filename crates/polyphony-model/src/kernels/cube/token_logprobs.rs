@@ -66,7 +66,7 @@ fn ids(targets: IntTensor<Cube>) -> CubeTensor {
 
 /// The logarithm of the sum of the exponentials of a row.
 #[cube]
-fn log_sum_exp(logits: &[f32], start: usize, width: usize) -> f32 {
+fn log_sum_exp(logits: &[f32], start: usize, width: usize, parts: &mut [f32]) -> f32 {
     // The largest number so far, and the sum of the exponentials relative to it (Milakov and Gimelshein, 2018,
     // arXiv 1805.02867).
     let mut largest = f32::new(-3.0e38);
@@ -82,16 +82,17 @@ fn log_sum_exp(logits: &[f32], start: usize, width: usize) -> f32 {
         }
         i += ROW_UNITS;
     }
-    let max = cube_max(largest, ROW_UNITS);
-    max + cube_sum(sum * (largest - max).exp(), ROW_UNITS).ln()
+    let max = cube_max(largest, parts, ROW_UNITS);
+    max + cube_sum(sum * (largest - max).exp(), parts, ROW_UNITS).ln()
 }
 
 #[cube(launch)]
 fn target_logprobs(logits: &[f32], targets: &[u32], logprobs: &mut [f32], vocabulary: u32) {
     let width = vocabulary as usize;
+    let mut parts = Shared::<[f32]>::new_slice(ROW_UNITS);
     let mut row = CUBE_POS;
     while row < logprobs.len() {
-        let log_sum = log_sum_exp(logits, row * width, width);
+        let log_sum = log_sum_exp(logits, row * width, width, &mut parts);
         if UNIT_POS == 0 {
             logprobs[row] = logits[row * width + targets[row] as usize] - log_sum;
         }
@@ -103,10 +104,11 @@ fn target_logprobs(logits: &[f32], targets: &[u32], logprobs: &mut [f32], vocabu
 #[cube(launch)]
 fn logits_gradient(targets: &[u32], upstream: &[f32], logits: &mut [f32], vocabulary: u32) {
     let width = vocabulary as usize;
+    let mut parts = Shared::<[f32]>::new_slice(ROW_UNITS);
     let mut row = CUBE_POS;
     while row < upstream.len() {
         let start = row * width;
-        let log_sum = log_sum_exp(&*logits, start, width);
+        let log_sum = log_sum_exp(&*logits, start, width, &mut parts);
         let (target, g) = (targets[row] as usize, upstream[row]);
         let mut i = UNIT_POS as usize;
         while i < width {

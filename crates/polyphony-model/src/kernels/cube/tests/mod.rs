@@ -4,19 +4,25 @@ mod decoding;
 mod training;
 mod update;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use burn::tensor::{Device, DeviceKind};
 use proptest::test_runner::Config as ProptestConfig;
 
 use crate::DeviceWork;
 
-/// The tests run one at a time, since launches are counted for the whole process.
-static DEVICE: Mutex<()> = Mutex::new(());
+/// What is counted is counted for the whole process, so a test that counts runs alone.
+static ALONE: RwLock<()> = RwLock::new(());
 
-/// A device that records operations for differentiation, for this test alone.
-pub(crate) fn device() -> (MutexGuard<'static, ()>, Device) {
-    let guard = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+/// A device that records operations for differentiation.
+pub(crate) fn device() -> (RwLockReadGuard<'static, ()>, Device) {
+    let guard = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    (guard, Device::wgpu(DeviceKind::DefaultDevice).autodiff())
+}
+
+/// As [`device`], for a test that counts what the device does.
+pub(crate) fn device_alone() -> (RwLockWriteGuard<'static, ()>, Device) {
+    let guard = ALONE.write().unwrap_or_else(PoisonError::into_inner);
     (guard, Device::wgpu(DeviceKind::DefaultDevice).autodiff())
 }
 

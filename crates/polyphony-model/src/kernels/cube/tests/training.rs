@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData, activation::log_softmax};
 use proptest::prelude::*;
 
-use super::{cases, device, launches};
+use super::{cases, device, device_alone, launches};
 use crate::kernels::{
     Activation, Packing, Segment, Weight, WeightFormat,
     gated::{gated, gated_in_burn},
@@ -281,7 +281,7 @@ fn half_precision() {
 
 #[test]
 fn each_kernel_is_one_launch() {
-    let (_guard, device) = device();
+    let (_guard, device) = device_alone();
     let device = device.inner();
     let [a, b] = [(); 2].map(|()| plain([6, 64], &device));
     let (w, heads) = (plain([64], &device), plain([6, 2, 32], &device));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::{device, launches};
+use super::{device_alone, launches};
 use crate::{Activations, LanguageModel, ModelFiles, PackedGroup, Precision, ScoredGroup};
 
 fn load(name: &str, device: &Device) -> LanguageModel {
@@ -25,7 +25,7 @@ fn tokens(count: usize) -> (Vec<u32>, Vec<Vec<u32>>) {
 
 #[test]
 fn launches_of_forward_and_backward() {
-    let (_guard, device) = device();
+    let (_guard, device) = device_alone();
     for (name, layers, expected) in [
         ("tiny-llama", [3, 2], 50),
         ("tiny-qwen2", [3, 2], 56),
@@ -67,7 +67,7 @@ fn kept_bytes(model: &LanguageModel, device: &Device, count: usize) -> u64 {
 
 #[test]
 fn memory_is_linear_in_tokens_and_as_estimated() {
-    let (_guard, device) = device();
+    let (_guard, device) = device_alone();
     let device = device.inner();
     for name in ["tiny-llama", "tiny-qwen3"] {
         let model = load(name, &device);
