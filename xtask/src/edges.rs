@@ -50,6 +50,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "polyphony-device-tests",
         &["polyphony-episode", "polyphony-model", "polyphony-marl"],
     ),
+    ("polyphony-mock-cuda", &[]),
     (
         "polyphony-fuzz",
         &[

@@ -515,8 +515,6 @@ mod tests {
         members[1].device = DeviceChoice::Cuda(1);
         let apart = plan.needs(&members);
         let on_gpu = &apart[1].1;
-        let copies = |needs: &Needs| bytes(&needs.sampling, "weights for decoding");
-        assert_eq!(copies(first), 0);
         assert_eq!(
             copies(on_gpu),
             config.decoding_copy_bytes(None, Precision::F32)

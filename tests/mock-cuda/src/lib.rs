@@ -15,7 +15,9 @@
     non_snake_case,
     missing_docs,
     clippy::missing_safety_doc,
-    reason = "names, arguments and requirements are those of CUDA's documentation"
+    clippy::undocumented_unsafe_blocks,
+    reason = "names, arguments and requirements are those of CUDA's documentation: a caller passes pointers to memory of \
+              the size that the function writes"
 )]
 
 use std::{

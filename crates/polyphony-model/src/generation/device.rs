@@ -52,9 +52,9 @@ pub(super) struct DeviceDecoder<'a> {
     longest: usize,
     /// Whether passes are recorded and replayed.
     records: bool,
-    /// Whether each pass does what cannot be recorded.
+    /// Whether a pass with this many rows does what cannot be recorded.
     #[cfg(test)]
-    spoils_recordings: bool,
+    spoils_recording: fn(usize) -> bool,
 }
 
 /// Whether recording has failed in this process. It is not tried again.
@@ -128,7 +128,7 @@ impl<'a> DeviceDecoder<'a> {
             records: !CANNOT_RECORD.load(Ordering::Relaxed),
             weights,
             #[cfg(test)]
-            spoils_recordings: false,
+            spoils_recording: |_| false,
         }
     }
 
@@ -250,7 +250,7 @@ impl<'a> DeviceDecoder<'a> {
     /// Runs the network on the last token of each row, and draws the next one.
     fn pass(&self, rows: usize) {
         #[cfg(test)]
-        if self.spoils_recordings {
+        if (self.spoils_recording)(rows) {
             upload(&self.weights.embeddings, [1], &[0]);
         }
         let (weights, activations) = (&self.weights, &self.activations);
