@@ -4,6 +4,12 @@
 //! A kernel reads and writes its buffers in row-major order without gaps. burn's own tensors on CUDA pad their rows,
 //! so inputs pass through `into_contiguous`, and outputs are made by [`empty`].
 
+#![allow(
+    clippy::manual_is_multiple_of,
+    clippy::needless_range_loop,
+    reason = "kernels have neither this method nor iterators"
+)]
+
 mod attend;
 mod experts;
 mod few_rows;
